@@ -1,0 +1,64 @@
+"""CuPy: NumPy's interface on a CUDA device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.array_types import Array
+from mlp_xp.backend import Backend, choose_device
+from mlp_xp.errors import BackendUnavailable
+
+REMEDY = "pip install 'mlp-xp[cupy13]' for CUDA 13 or 'mlp-xp[cupy12]' for CUDA 12"
+
+try:
+    import cupy
+except ModuleNotFoundError as error:
+    raise BackendUnavailable(f"backend 'cupy': CuPy is not installed; {REMEDY}") from error
+
+import array_api_compat.cupy as xp
+
+
+class CuPyBackend(Backend):
+    """CuPy on one CUDA device; its float32 products are float32 products unless CUPY_TF32=1 is set."""
+
+    name = "cupy"
+
+    def __init__(self, device: str | None = None) -> None:
+        available = self.devices()
+        if not available:
+            raise BackendUnavailable(
+                f"backend 'cupy': CuPy {cupy.__version__} is installed but finds no CUDA device; "
+                f"it needs an NVIDIA GPU with a driver that fits ({REMEDY}); elsewhere use --backend numpy or jax"
+            )
+        self.xp = xp
+        self.device = cupy.cuda.Device(int(choose_device(self.name, device, available).removeprefix("cuda:")))
+        self.device.use()  # CuPy allocates and computes on the thread's current device
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        count = cupy.cuda.runtime.getDeviceCount() if cupy.is_available() else 0
+        return [f"cuda:{i}" for i in range(count)]
+
+    def asarray(self, host: np.ndarray[Any, Any], dtype: str | None = None) -> Array:
+        with self.device:
+            return cupy.asarray(host, dtype=dtype)
+
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
+        result: np.ndarray[Any, Any] = cupy.asnumpy(array)
+        return result
+
+    def describe(self) -> dict[str, Any]:
+        properties = cupy.cuda.runtime.getDeviceProperties(self.device.id)
+        return {
+            "cupy": cupy.__version__,
+            "cuda_runtime": cupy.cuda.runtime.runtimeGetVersion(),
+            "cuda_driver": cupy.cuda.runtime.driverGetVersion(),
+            "cublas": cupy.cuda.cublas.getVersion(self.device.cublas_handle),
+            "device": f"cuda:{self.device.id}",
+            "device_kind": properties["name"].decode(),
+        }
+
+    def synchronize(self) -> None:
+        self.device.synchronize()

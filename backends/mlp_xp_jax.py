@@ -1,0 +1,85 @@
+"""JAX: the training loop is one compiled ``lax.scan``; ``jax.grad`` is used nowhere."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.array_types import Array, PyTree
+from mlp_xp.backend import Backend, Step, choose_device
+from mlp_xp.errors import BackendUnavailable
+
+try:
+    import jax
+except ModuleNotFoundError as error:
+    raise BackendUnavailable("backend 'jax': JAX is not installed; pip install 'mlp-xp[jax]'") from error
+
+
+def _devices() -> dict[str, Any]:
+    """Return name -> device over all platforms, JAX's default first."""
+    found = {}
+    devices = jax.devices()
+    with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS may leave the CPU out
+        devices += [] if jax.default_backend() == "cpu" else jax.devices("cpu")
+    for device in devices:
+        kind = "cuda" if device.platform == "gpu" else device.platform
+        found["cpu" if kind == "cpu" and device.id == 0 else f"{kind}:{device.id}"] = device
+    return found
+
+
+class JAXBackend(Backend):
+    """JAX on one device.
+
+    Opening it sets two of JAX's process-wide options, as JAX has no others: float32 products are computed in
+    float32 (a GPU's default is TF32) unless the user has set a precision, and 64-bit types are switched on when
+    the first 64-bit array is asked for (by default JAX would make it 32 bits wide).
+    """
+
+    name = "jax"
+
+    def __init__(self, device: str | None = None) -> None:
+        self.xp = jax.numpy
+        self._device_name = choose_device(self.name, device, self.devices())
+        self.device = _devices()[self._device_name]
+        if jax.config.jax_default_matmul_precision is None:
+            jax.config.update("jax_default_matmul_precision", "highest")
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        return list(_devices())
+
+    def asarray(self, host: np.ndarray[Any, Any], dtype: str | None = None) -> Array:
+        # The copy is ours alone: device_put may keep the host's memory instead of copying it.
+        copy = np.array(host, dtype=dtype)
+        if copy.dtype.itemsize == 8:
+            jax.config.update("jax_enable_x64", True)
+        return jax.device_put(copy, self.device)
+
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
+        return np.asarray(array)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "jax": jax.__version__,
+            "jaxlib": jax.lib.__version__,
+            "device": self._device_name,
+            "device_kind": self.device.device_kind,
+            "matmul_precision": jax.config.jax_default_matmul_precision,
+        }
+
+    def synchronize(self) -> None:
+        jax.block_until_ready(jax.live_arrays())  # JAX has no wait for all that a device was asked to do
+
+    def scan(
+        self, step: Step, carry: PyTree, xs: tuple[Array, ...], constants: PyTree = ()
+    ) -> tuple[PyTree, tuple[Array, ...]]:
+        result: tuple[PyTree, tuple[Array, ...]] = _scan(step, carry, xs, constants)
+        return result
+
+
+@partial(jax.jit, static_argnums=0)
+def _scan(step: Step, carry: PyTree, xs: tuple[Array, ...], constants: PyTree) -> Any:
+    return jax.lax.scan(lambda carry, x: step(carry, x, constants), carry, xs)

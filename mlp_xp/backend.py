@@ -1,0 +1,196 @@
+"""What the project needs of an array library, and the door through which one comes in.
+
+Needed: a namespace that follows the Python array API standard; a way to carry arrays from the host and back; a
+way to wait for the device; and `Backend.scan`, a loop over a pure step function, which is where a library that
+compiles does so.
+
+Backends are found by name in the entry-point group ``mlp_xp.backends``. Listing them imports nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from mlp_xp.array_types import Array, Namespace, PyTree
+from mlp_xp.errors import BackendUnavailable, MLPXPError, UnknownBackend
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+GROUP = "mlp_xp.backends"
+
+Step: TypeAlias = Callable[[PyTree, tuple[Array, ...], PyTree], tuple[PyTree, tuple[Array, ...]]]
+
+
+class Backend(ABC):
+    """An opened array library on one device.
+
+    A subclass is named by an entry point. It has ``__init__(self, device)``, where ``device`` is one of `devices`
+    or None for the library's default; that (or the import of its module) raises `BackendUnavailable` with reason
+    and remedy if it cannot be opened, as `choose_device` does for a device that is not there.
+
+    Attributes
+    ----------
+    name : str
+        The name in the entry-point group.
+    xp : module
+        The library's array API namespace.
+    device : object
+        The device, as ``xp`` names it.
+    """
+
+    name: ClassVar[str]
+    xp: Namespace
+    device: Any
+
+    @abstractmethod
+    def __init__(self, device: str | None = None) -> None:
+        """Open the library on a device."""
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        """Return the names of the devices that can be asked for, the default first."""
+        return ["cpu"]
+
+    @abstractmethod
+    def asarray(self, host: NDArray[np.generic], dtype: str | None = None) -> Array:
+        """Copy a host array to the device.
+
+        Parameters
+        ----------
+        host : ndarray
+        dtype : str, optional
+            Name of the type it shall have there; by default its own.
+        """
+
+    @abstractmethod
+    def to_host(self, array: Array) -> NDArray[Any]:
+        """Copy a device array to the host, waiting for it if need be."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return what may change the last bits of a result, as JSON can hold it.
+
+        The library's version comes first, under whatever name; "device" is the device's name as `devices` has it.
+        """
+
+    def synchronize(self) -> None:  # noqa: B027 - a library that computes at once has nothing to wait for
+        """Wait until the device has done all that was asked of it."""
+
+    def scan(
+        self, step: Step, carry: PyTree, xs: tuple[Array, ...], constants: PyTree = ()
+    ) -> tuple[PyTree, tuple[Array, ...]]:
+        """Run ``carry, y = step(carry, x, constants)`` for every x and stack the ys.
+
+        Parameters
+        ----------
+        step : callable
+            A pure function. A library that compiles keeps the compiled loop for every *equal* step, so a step
+            should be a hashable value that equals another one with the same settings.
+        carry : pytree
+            What passes from step to step; its structure, shapes and dtypes stay the same.
+        xs : tuple of arrays
+            Arrays with a common first axis; each step gets the tuple of their rows.
+        constants : pytree
+            Arrays that every step may read.
+
+        Returns
+        -------
+        carry : pytree
+        ys : tuple of arrays
+            What the steps returned, each stacked along a new first axis.
+        """
+        ys: list[tuple[Array, ...]] = []
+        for i in range(xs[0].shape[0]):
+            carry, y = step(carry, tuple(x[i, ...] for x in xs), constants)
+            ys.append(y)
+        return carry, tuple(self.xp.stack(rows) for rows in zip(*ys, strict=True))
+
+
+def list_backends() -> list[str]:
+    """Return the names of all backends that are registered here; nothing is imported."""
+    return sorted({entry.name for entry in metadata.entry_points(group=GROUP)})
+
+
+def load_backend(name: str) -> type[Backend]:
+    """Import a backend's module and return its class.
+
+    Raises
+    ------
+    UnknownBackend
+        If no backend of that name is registered.
+    BackendUnavailable
+        If its library is not installed or fails to import.
+    """
+    entries = {entry.name: entry for entry in metadata.entry_points(group=GROUP)}
+    if name not in entries:
+        close = difflib.get_close_matches(name.lower(), entries, n=len(entries), cutoff=0.0)
+        raise UnknownBackend(
+            f"unknown backend {name!r}; known, closest first: {', '.join(close)}. "
+            f"A package adds one by an entry point in the group {GROUP!r}."
+        )
+    with _translating(name):
+        return entries[name].load()  # type: ignore[no-any-return]
+
+
+def open_backend(name: str, device: str | None = None) -> Backend:
+    """Open an array library on a device.
+
+    Parameters
+    ----------
+    name : str
+        One of `list_backends`.
+    device : str, optional
+        "cpu", "cuda", "cuda:1", …; by default what the library would choose itself.
+
+    Raises
+    ------
+    UnknownBackend
+        If no backend of that name is registered.
+    BackendUnavailable
+        If the library or the device is missing or does not work; the text says what to do.
+    """
+    backend_class = load_backend(name)
+    with _translating(name):
+        return backend_class(device)
+
+
+@contextmanager
+def _translating(name: str) -> Iterator[None]:
+    """Turn whatever a library raises while it is being opened into a `BackendUnavailable`."""
+    try:
+        yield
+    except MLPXPError:
+        raise
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(
+            f"backend {name!r}: the module {error.name!r} is not installed; install it into {sys.prefix}"
+        ) from error
+    except Exception as error:  # a library that is installed badly may raise anything
+        raise BackendUnavailable(
+            f"backend {name!r} cannot be opened: {type(error).__name__}: {error}; "
+            "see whether its library works here by itself"
+        ) from error
+
+
+def choose_device(name: str, device: str | None, available: list[str]) -> str:
+    """Return the device asked for, or the first available one; "cuda" means "cuda:0".
+
+    Raises
+    ------
+    BackendUnavailable
+        If that device is not among those available.
+    """
+    if device is None:
+        return available[0]
+    for candidate in (device, f"{device}:0"):
+        if candidate in available:
+            return candidate
+    raise BackendUnavailable(f"backend {name!r} has no device {device!r} here; it has {', '.join(available)}")

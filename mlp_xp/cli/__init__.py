@@ -1,0 +1,67 @@
+"""The command ``mlp-xp``: one module per subcommand, imported when it is chosen."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import mlp_xp
+from mlp_xp.errors import MLPXPError
+
+COMMANDS = {
+    "train": "train a network and record the run",
+    "compare": "train the same network on several backends and hold their curves against each other",
+    "predict": "apply a recorded run's network to new data",
+    "backends": "list the array libraries: installed or not, devices, and whether they compute rightly",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        By default those of the process.
+
+    Returns
+    -------
+    int
+        0, or what the subcommand says; 2 if the user has something to mend; 130 after Ctrl-C, and 141 if nobody
+        reads the output any more (what a shell reports of a program that SIGINT or SIGPIPE ended).
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    parser = argparse.ArgumentParser(prog="mlp-xp", description=mlp_xp.__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"mlp-xp {mlp_xp.__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        if name == chosen:
+            import_module(f"mlp_xp.cli.{name}").add_arguments(subparser)
+    try:
+        options = parser.parse_args(arguments)
+        result: int = import_module(f"mlp_xp.cli.{options.command}").run(options)
+        sys.stdout.flush()
+    except MLPXPError as error:
+        print(f"mlp-xp: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mlp-xp: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # of `mlp-xp … | head`
+        _drop_output()
+        return 141
+    except OSError as error:  # every file has its own message; what is left is standard output, on a full disk
+        print(f"mlp-xp: error: the output cannot be written: {error.strerror or error}", file=sys.stderr)
+        _drop_output()
+        return 2
+    return result
+
+
+def _drop_output() -> None:
+    """Send what is still buffered nowhere: Python flushes standard output when it ends, and would complain again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

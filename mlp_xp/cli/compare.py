@@ -1,0 +1,127 @@
+"""``mlp-xp compare``: one training on several backends, one table, one picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mlp_xp.backend import Backend, open_backend
+from mlp_xp.cli.options import add_data_arguments, add_settings_arguments, describe, load_split, make_settings
+from mlp_xp.cli.progress import note
+from mlp_xp.cli.table import format_table
+from mlp_xp.comparison import Comparison, compare
+from mlp_xp.errors import BackendUnavailable, RunError
+from mlp_xp.files import make_folder, write_atomically
+from mlp_xp.training import Epoch
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommand's options."""
+    parser.add_argument(
+        "--backends",
+        required=True,
+        type=_names,
+        metavar="NAME,NAME,…",
+        help='the first is the reference; a name may have a device: "torch:cpu,torch:cuda"',
+    )
+    parser.add_argument("--available", action="store_true", help="leave out backends that cannot be opened here")
+    parser.add_argument("--out", metavar="DIR", help="folder for compare.json and compare.png")
+    add_data_arguments(parser)
+    add_settings_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train on every backend, print the table, and return 1 if a backend leaves the tolerance."""
+    settings = make_settings(options)
+    backends = _open(options.backends, skip_unavailable=options.available)
+    out = _open_folder(options.out) if options.out else None
+    data = load_split(options)
+    note(describe(data))
+    total = settings.epochs * len(backends)
+    with tqdm(total=total, desc=backends[0].name, unit="epoch", disable=None, leave=False) as bar:
+
+        def on_epoch(backend: Backend, _: Epoch) -> None:
+            bar.set_description(backend.name, refresh=False)
+            bar.update()
+
+        comparison = compare(settings, data, backends, on_epoch)
+    print(_table(comparison))
+    if out is not None:
+        _write(out, comparison)
+        note(f"compare.json and compare.png are in {out}")
+    if not comparison.within_tolerance:
+        note(
+            "a backend leaves the tolerance: it computes something else, or this training amplifies rounding; try "
+            "--dtype float64, where rounding is 1e9 times smaller and a mistake as large as before, "
+            "or a smaller --learning-rate"
+        )
+        return 1
+    return 0
+
+
+def _open(names: list[str], *, skip_unavailable: bool) -> list[Backend]:
+    backends = []
+    for name, _, device in (name.partition(":") for name in names):
+        try:
+            backends.append(open_backend(name, device or None))
+        except BackendUnavailable as error:
+            if not skip_unavailable:
+                raise BackendUnavailable(f"{error} (--available leaves such backends out)") from error
+            note(f"left out: {error}")
+    if not backends:
+        raise BackendUnavailable(f"none of the backends {', '.join(names)} can be opened here")
+    if len(backends) == 1:
+        raise BackendUnavailable(f"only {backends[0].name!r} of {', '.join(names)} can be opened: nothing to compare")
+    return backends
+
+
+def _table(comparison: Comparison) -> str:
+    header = ("backend", "device", "final loss", "test accuracy", "seconds", "largest difference", "at", "")
+    rows = []
+    for i, training in enumerate(comparison.trainings):
+        last = training.curve[-1]
+        difference = comparison.difference(training)
+        accuracy = "-" if last["accuracy"] is None else f"{last['accuracy']:.2%}"
+        verdict = "reference" if i == 0 else "ok" if difference.within_tolerance else "OUTSIDE TOLERANCE"
+        rows.append(
+            (
+                training.name,
+                training.device,
+                f"{last['loss']:.6g}",
+                accuracy,
+                f"{training.seconds:.2f}",
+                "-" if i == 0 else f"{difference.value:.2e}",
+                "-" if i == 0 else f"epoch {difference.epoch}, step {difference.step}",
+                verdict,
+            )
+        )
+    return format_table(header, rows)
+
+
+def _open_folder(name: str) -> Path:
+    folder = Path(name)
+    try:
+        make_folder(folder)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written: {error.strerror}; choose another --out") from error
+    return folder
+
+
+def _write(folder: Path, comparison: Comparison) -> None:
+    from mlp_xp.plots import plot_comparison, png  # matplotlib is slow to import, and comes last
+
+    try:
+        write_atomically(folder / "compare.json", (json.dumps(comparison.to_dict()) + "\n").encode())
+        write_atomically(folder / "compare.png", png(plot_comparison(comparison)))
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written: {error.strerror}; choose another --out") from error
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if len(names) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} does not name two backends to compare")
+    return names

@@ -1,0 +1,159 @@
+"""The options that several subcommands share: which data, and which settings."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import warnings
+from fractions import Fraction
+
+import numpy as np
+
+from mlp_xp.cli.progress import note
+from mlp_xp.datasets import Split, load
+from mlp_xp.settings import CHOICES, PRESETS, Settings
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `load_split` reads."""
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--data",
+        default="digits",
+        metavar="NAME|FILE",
+        help="digits (the default, embedded), mnist, a .csv, .csv.gz, .npy or .npz file, or an IDX pair IMAGES,LABELS",
+    )
+    group.add_argument("--label-column", type=int, default=0, metavar="N", help="of a table; default 0, the first")
+    group.add_argument(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        help="whether a CSV's first line is names; default: looks",
+    )
+    group.add_argument("--classes", type=int, metavar="N", help="number of classes; default: the largest label + 1")
+    group.add_argument("--task", choices=("classification", "regression"), default="classification")
+    group.add_argument(
+        "--scale",
+        type=_fraction,
+        metavar="F",
+        help="factor of the features, such as 1/256; default: 1/256 for 8-bit images, 1/16 for digits, else 1",
+    )
+    group.add_argument("--test-size", type=_share, default=0.2, metavar="F", help="share kept for testing; default 0.2")
+    group.add_argument("--split-seed", type=_seed, default=2020, metavar="N", help="default 2020, the lab's")
+
+
+def load_split(options: argparse.Namespace) -> Split:
+    """Load the data that the options name and split them."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        data = load(
+            options.data,
+            label_column=options.label_column,
+            header=options.header,
+            n_classes=options.classes,
+            regression=options.task == "regression",
+            progress=True,
+        )
+    for warning in caught:
+        note(str(warning.message))
+    if options.scale is not None:
+        data = dataclasses.replace(data, scale=options.scale)
+    return data.split(options.test_size, options.split_seed)
+
+
+def describe(data: Split) -> str:
+    """Return a line that lets a wrong column or a missing class be seen."""
+    train, test = data
+    shape = f"{train.name}: {train.n_samples:,} + {test.n_samples:,} rows of {train.n_features} features"
+    if train.n_classes is None:
+        return f"{shape}, {train.targets.shape[1]} number(s) to predict"
+    missing = train.n_classes - np.unique(np.concatenate([train.targets, test.targets])).size
+    absent = f", of which {missing} never occur (labels count from 0)" if missing else ""
+    return f"{shape}, {train.n_classes} classes{absent}"
+
+
+def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `make_settings` reads; each is left unset unless given."""
+    group = parser.add_argument_group("training")
+    group.add_argument("--preset", choices=PRESETS, help="settings to start from; the options below change them")
+    group.add_argument(
+        "--hidden",
+        dest="hidden_layer_sizes",
+        type=_sizes,
+        metavar="N,N,…",
+        help='units of every hidden layer; "" for none',
+    )
+    for name, kind, text in (
+        ("activation", str, "of the hidden layers"),
+        ("loss", str, ""),
+        ("optimizer", str, ""),
+        ("learning_rate", float, ""),
+        ("momentum", float, "of sgd"),
+        ("beta_1", float, "of adam"),
+        ("beta_2", float, "of adam"),
+        ("epsilon", float, "of adam"),
+        ("l2", float, "penalty: l2 / 2 × the sum of all squared weights"),
+        ("batch_size", int, ""),
+        ("epochs", int, ""),
+        ("init", str, "initial parameters"),
+        ("seed", int, "of the initial parameters and of the batches' order"),
+        ("dtype", str, ""),
+        ("arithmetic", str, ""),
+    ):
+        choices = ", ".join(CHOICES[name]) if name in CHOICES else ""
+        default = f"default {getattr(Settings, name)}"
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            metavar="NAME" if kind is str else "N" if kind is int else "X",
+            help="; ".join(part for part in (text, choices, default) if part),
+        )
+    group.add_argument("--nesterov", action="store_true", default=None, help="Nesterov's form of the momentum")
+
+
+def make_settings(options: argparse.Namespace) -> Settings:
+    """Return the preset, or the defaults, with every option that was given.
+
+    Raises
+    ------
+    SettingsError
+        If a value is not allowed.
+    """
+    settings = PRESETS[options.preset] if options.preset else Settings()
+    if options.task == "regression" and options.loss is None:
+        options.loss = "squared_error"
+    names = (field.name for field in dataclasses.fields(Settings))
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return dataclasses.replace(settings, **given)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",")) if text.strip() else ()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 256,256") from None
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a fraction such as 1/256") from None
+    if value == 0.0:
+        raise argparse.ArgumentTypeError("0 would leave nothing of the features")
+    return value
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 1 << 32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {(1 << 32) - 1}")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return value

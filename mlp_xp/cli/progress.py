@@ -1,0 +1,30 @@
+"""Progress, on a terminal only: a bar on standard error, so that standard output and logs stay clean."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+def progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
+    """Hand the items on and show how far they are; nothing is shown where standard error is not a terminal."""
+    with tqdm(total=total, desc=label, unit="epoch", disable=None, leave=False) as bar:
+        for item in items:
+            bar.update()
+            yield item
+
+
+def say(line: str) -> None:
+    """Print a line of results on standard output, above the bar if there is one, at once also into a pipe."""
+    tqdm.write(line)
+    sys.stdout.flush()
+
+
+def note(line: str) -> None:
+    """Print a remark on standard error, where it does not mix with the results."""
+    print(f"mlp-xp: {line}", file=sys.stderr)

@@ -1,0 +1,38 @@
+"""``mlp-xp train``: the main job."""
+
+from __future__ import annotations
+
+import argparse
+
+from mlp_xp.backend import open_backend
+from mlp_xp.cli.options import add_data_arguments, add_settings_arguments, describe, load_split, make_settings
+from mlp_xp.cli.progress import note, progress, say
+from mlp_xp.runs import record
+from mlp_xp.training import train
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommand's options."""
+    parser.add_argument("--backend", default="numpy", metavar="NAME", help="array library; default numpy")
+    parser.add_argument("--device", metavar="NAME", help='such as "cpu" or "cuda:0"; default: the library\'s own')
+    parser.add_argument("--out", metavar="RUN", help="folder to record the run in; default: nothing is kept")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
+    add_data_arguments(parser)
+    add_settings_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, printing the lab's line per epoch."""
+    settings = make_settings(options)
+    backend = open_backend(options.backend, options.device)
+    data = load_split(options)
+    epochs = train(settings, data, backend)
+    if options.out:
+        epochs = record(options.out, settings, data, backend, epochs, overwrite=options.overwrite)
+    note(describe(data))
+    result = "test loss" if data.train.n_classes is None else "test accuracy"
+    note(f"each line: epoch, mean loss of its batches, {result}")
+    for epoch in progress(epochs, settings.epochs, f"{data.train.name} on {backend.name}"):
+        say(epoch.summary())
+    note(f"recorded in {options.out}" if options.out else "nothing is kept; --out RUN records curve, weights and plot")
+    return 0

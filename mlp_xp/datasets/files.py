@@ -1,0 +1,75 @@
+"""Opening data files, gzip or plain: whatever goes wrong is a DataError that names the file."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, cast
+
+from mlp_xp.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_CHUNK = 1 << 24
+
+
+def data_error(place: object, problem: str, remedy: str) -> DataError:
+    """Return the error to raise: where it is, what is wrong, and what to do about it."""
+    return DataError(f"{place}: {problem}; {remedy}")
+
+
+def as_path(text: str | os.PathLike[str]) -> Path:
+    """Return a path with ``~`` resolved, if that is a home folder."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises for an unknown user
+
+
+def exists(path: Path) -> bool:
+    """Tell whether there is something of that name that could be opened."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises for closed folders and overlong names
+
+
+@contextmanager
+def open_binary(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading bytes, decompressed if it is gzip (its first two bytes say, not its name).
+
+    Raises
+    ------
+    DataError
+        Inside the ``with`` block or at its start, if the file cannot be read or its compression is broken.
+    """
+    try:
+        with path.open("rb") as raw:
+            if raw.peek(2)[:2] == _GZIP_MAGIC:
+                with gzip.GzipFile(fileobj=raw) as inflated:
+                    yield cast("IO[bytes]", inflated)
+            else:
+                yield raw
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise data_error(path, f"corrupt gzip ({error})", "get or make the file again") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise data_error(path, f"cannot be read ({reason})", "check the path and its permissions") from error
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[IO[str]]:
+    """Open a file for reading text: UTF-8 with or without a byte-order mark, any line ends, gzip or plain.
+
+    Bytes that are not UTF-8 become U+FFFD: harmless in a header, and no number anywhere else.
+    """
+    with open_binary(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", errors="replace") as text:
+        yield text
+
+
+def read_at_most(stream: IO[bytes], limit: int) -> bytearray:
+    """Read up to `limit` bytes, claiming memory only for bytes that are really there."""
+    content = bytearray()
+    while len(content) < limit and (chunk := stream.read(min(_CHUNK, limit - len(content)))):
+        content += chunk
+    return content

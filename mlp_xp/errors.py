@@ -1,0 +1,33 @@
+"""The errors that a user can mend: each says what was wrong, where, and how to fix it."""
+
+
+class MLPXPError(Exception):
+    """Base of the project's own errors; the commands print its text alone and exit with code 2."""
+
+
+class SettingsError(MLPXPError, ValueError):
+    """A parameter has a value it cannot have."""
+
+
+class DataError(MLPXPError, ValueError):
+    """A data file, an array or a set of labels cannot be used as it is."""
+
+
+class DownloadError(MLPXPError, OSError):
+    """A data set could not be fetched, or what came is not what was asked for."""
+
+
+class BackendUnavailable(MLPXPError, ImportError):  # noqa: N818 - the state of a backend, not a fault
+    """A backend is known but cannot be opened here; the text holds the reason and the remedy."""
+
+
+class UnknownBackend(MLPXPError, LookupError):  # noqa: N818 - reads as the other one does
+    """No backend of that name is installed; the text lists the known ones, closest first."""
+
+
+class TrainingDiverged(MLPXPError, ArithmeticError):  # noqa: N818 - names an event
+    """The loss stopped being finite; the text names the epoch and the step."""
+
+
+class RunError(MLPXPError, OSError):
+    """A run folder cannot be written or read as asked."""

@@ -1,0 +1,74 @@
+"""Where training starts: names of initialisers, and the parameters they draw on the host.
+
+The numbers are PCG64's raw words, whose stream NumPy guarantees across versions and machines, made into whole
+multiples of a power of two with at most 24 bits. Every floating-point type from float32 up holds them exactly,
+so every backend and every precision starts from the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+from mlp_xp.network import Layer, Parameters
+from mlp_xp.randomness import Stream, uniform
+
+Bounds: TypeAlias = tuple[float, float]
+
+
+def pytorch(n_in: int, _n_out: int) -> Bounds:
+    """Weights and biases in ±1/√n_in: the default of PyTorch's ``nn.Linear``."""
+    bound = 1.0 / math.sqrt(n_in)
+    return bound, bound
+
+
+def glorot(n_in: int, n_out: int) -> Bounds:
+    """Weights in ±√(6 / (n_in + n_out)), biases 0 (Glorot and Bengio, AISTATS 2010, equation 16)."""
+    return math.sqrt(6.0 / (n_in + n_out)), 0.0
+
+
+def he(n_in: int, _n_out: int) -> Bounds:
+    """Weights in ±√(6 / n_in), biases 0: variance 2 / n_in (He et al., ICCV 2015, equation 10)."""
+    return math.sqrt(6.0 / n_in), 0.0
+
+
+def lab(_n_in: int, _n_out: int) -> Bounds:
+    """Weights and biases in ±0.1, whatever the layer's size."""
+    return 0.1, 0.1
+
+
+INITIALIZERS: Mapping[str, Callable[[int, int], Bounds]] = {
+    "pytorch": pytorch,
+    "glorot": glorot,
+    "he": he,
+    "lab": lab,
+}
+"""Name -> the bounds of the uniform distributions of a layer's weights and biases, from n_in and n_out."""
+
+
+def initial_parameters(layer_sizes: tuple[int, ...], init: str, seed: int) -> Parameters:
+    """Draw the parameters of every layer.
+
+    Parameters
+    ----------
+    layer_sizes : tuple of int
+        As in `mlp_xp.network.Network`.
+    init : str
+        A name in `INITIALIZERS`.
+    seed : int
+        Non-negative.
+
+    Returns
+    -------
+    tuple of Layer
+        Host arrays of dtype float64.
+    """
+
+    def layer(index: int, n_in: int, n_out: int) -> Layer:
+        weight_bound, bias_bound = INITIALIZERS[init](n_in, n_out)
+        weight: Any = uniform((n_in, n_out), weight_bound, seed, Stream.WEIGHT, index)
+        return Layer(weight, uniform((n_out,), bias_bound, seed, Stream.BIAS, index))
+
+    return tuple(layer(index, n_in, n_out) for index, (n_in, n_out) in enumerate(pairwise(layer_sizes)))

@@ -1,0 +1,107 @@
+"""Loss functions of a network's logits: each value, and the gradient that all of them share.
+
+Each function returns, for every row, the loss and the *prediction*: what the logits say in the terms of the
+targets (class probabilities, or numbers). The three losses are negative log-likelihoods of a categorical, a
+Bernoulli and a normal distribution with their canonical links, so one gradient with respect to the logits
+serves them all: prediction - target (McCullagh and Nelder, Generalized Linear Models, 1989, section 2.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from mlp_xp.activations import sigmoid
+from mlp_xp.arithmetic import Arithmetic
+from mlp_xp.array_types import Array
+
+Loss: TypeAlias = Callable[[Array, Array, Arithmetic], tuple[Array, Array]]
+
+
+def softmax_cross_entropy(logits: Array, targets: Array, arithmetic: Arithmetic) -> tuple[Array, Array]:
+    """Return -sum(t log softmax(z)) in nats per row.
+
+    Parameters
+    ----------
+    logits : array of shape (..., n, n_classes)
+    targets : array of the same shape
+        Rows that sum to one: one-hot labels (see `encode_targets`) or class probabilities.
+    arithmetic : Arithmetic
+
+    Returns
+    -------
+    losses : array of shape (..., n)
+    prediction : array of shape (..., n, n_classes)
+        softmax(z).
+    """
+    xp = arithmetic.xp
+    shifted = logits - xp.max(logits, axis=-1, keepdims=True)  # leaves the softmax as it is; exp cannot overflow
+    exponentials = arithmetic.exp(shifted)
+    total = arithmetic.sum(exponentials, axis=-1, keepdims=True)
+    losses = xp.squeeze(arithmetic.log(total), axis=-1) - arithmetic.sum(targets * shifted, axis=-1)
+    return losses, arithmetic.divide(exponentials, total)
+
+
+def binary_cross_entropy(logits: Array, targets: Array, arithmetic: Arithmetic) -> tuple[Array, Array]:
+    """Return -sum(t log p + (1 - t) log(1 - p)) in nats per row, p = sigmoid(z), summed over the outputs.
+
+    Shapes as in `softmax_cross_entropy`; targets lie in [0, 1], independently for every output.
+    """
+    xp = arithmetic.xp
+    softplus = xp.maximum(logits, 0.0) + arithmetic.log(1.0 + arithmetic.exp(-xp.abs(logits)))
+    return arithmetic.sum(softplus - targets * logits, axis=-1), sigmoid(logits, arithmetic)
+
+
+def squared_error(logits: Array, targets: Array, arithmetic: Arithmetic) -> tuple[Array, Array]:
+    """Return half the squared distance per row, sum((z - t)²) / 2; the prediction is z itself.
+
+    Shapes as in `softmax_cross_entropy`.
+    """
+    residual = logits - targets
+    return 0.5 * arithmetic.sum(residual * residual, axis=-1), logits
+
+
+def gradient_of_mean(prediction: Array, targets: Array) -> Array:
+    """Return the gradient, with respect to the logits, of any of these losses' mean over the rows.
+
+    Parameters
+    ----------
+    prediction, targets : arrays of shape (..., n, n_outputs)
+
+    Returns
+    -------
+    array of shape (..., n, n_outputs)
+        (prediction - target) / n.
+    """
+    return (prediction - targets) * (1.0 / prediction.shape[-2])
+
+
+def encode_targets(targets: Array, n_outputs: int, arithmetic: Arithmetic) -> Array:
+    """Return targets as floats in the logits' shape.
+
+    Parameters
+    ----------
+    targets : array of shape (..., n) or (..., n, n_outputs)
+        Integer labels become one-hot rows, or the one column 0.0 / 1.0 if there is a single output; floating
+        targets are taken as they are.
+    n_outputs : int
+    arithmetic : Arithmetic
+
+    Returns
+    -------
+    array of shape (..., n, n_outputs)
+    """
+    xp = arithmetic.xp
+    if xp.isdtype(targets.dtype, "real floating"):
+        return targets
+    labels = xp.expand_dims(targets, axis=-1)
+    if n_outputs > 1:
+        labels = labels == xp.arange(n_outputs, dtype=targets.dtype, device=arithmetic.device)
+    return xp.astype(labels, arithmetic.dtype)
+
+
+LOSSES: Mapping[str, Loss] = {
+    "cross_entropy": softmax_cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+    "squared_error": squared_error,
+}

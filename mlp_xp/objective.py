@@ -1,0 +1,67 @@
+"""What training makes small: the mean loss of a batch plus a penalty, with its gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlp_xp.arithmetic import Arithmetic
+from mlp_xp.array_types import Array
+from mlp_xp.losses import LOSSES, gradient_of_mean
+from mlp_xp.network import Network, Parameters, backward, forward
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Mean loss over the rows + l2 / 2 × the sum of all squared weights (not biases).
+
+    Parameters
+    ----------
+    network : Network
+    loss : str
+        A name in `mlp_xp.losses.LOSSES`.
+    l2 : float
+        Strength of the penalty, ≥ 0.
+    """
+
+    network: Network
+    loss: str
+    l2: float = 0.0
+
+    def losses(
+        self, parameters: Parameters, features: Array, targets: Array, arithmetic: Arithmetic
+    ) -> tuple[Array, Array]:
+        """Return every row's loss, shape (..., n), and prediction, shape (..., n, n_outputs); no penalty."""
+        logits = forward(self.network, parameters, features, arithmetic).outputs[-1]
+        return LOSSES[self.loss](logits, targets, arithmetic)
+
+    def value_and_gradient(
+        self, parameters: Parameters, features: Array, targets: Array, arithmetic: Arithmetic
+    ) -> tuple[Array, Parameters]:
+        """Return the objective of a batch and its gradient with respect to every parameter.
+
+        Parameters
+        ----------
+        parameters : tuple of Layer
+        features : array of shape (..., n, n_features)
+        targets : array of shape (..., n, n_outputs)
+            As `mlp_xp.losses.encode_targets` gives them.
+        arithmetic : Arithmetic
+
+        Returns
+        -------
+        value : array of shape (...)
+        gradient : tuple of Layer
+        """
+        trace = forward(self.network, parameters, features, arithmetic)
+        losses, prediction = LOSSES[self.loss](trace.outputs[-1], targets, arithmetic)
+        value = arithmetic.sum(losses, axis=-1) * (1.0 / losses.shape[-1])
+        logits_gradient = gradient_of_mean(prediction, targets)
+        gradient = backward(self.network, parameters, trace, logits_gradient, arithmetic)
+        if self.l2 == 0.0:
+            return value, gradient
+        for layer in parameters:
+            value = value + 0.5 * self.l2 * arithmetic.sum(layer.weight * layer.weight, axis=(-2, -1))
+        return value, tuple(
+            layer._replace(weight=layer.weight + arithmetic.round_update(self.l2 * parameter.weight))
+            for layer, parameter in zip(gradient, parameters, strict=True)
+        )

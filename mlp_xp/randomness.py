@@ -1,0 +1,57 @@
+"""Random numbers, drawn on the host from raw generator words so that they are the same everywhere.
+
+NumPy guarantees the raw words of a bit generator across versions and machines, but not the streams of
+``Generator`` (NEP 19). Every draw has its own generator, keyed by what it is for, so any epoch's order can be
+had without drawing those before it.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+BITS = 24
+"""Significant bits of a drawn number: those of a float32."""
+
+
+class Stream(IntEnum):
+    """What a generator is for; the numbers are part of every recorded run."""
+
+    WEIGHT = 0
+    BIAS = 1
+    BATCH_ORDER = 2
+
+
+def _words(count: int, *key: int) -> NDArray[np.uint64]:
+    """Return raw 64-bit words of the generator with that key."""
+    return np.asarray(np.random.PCG64(key).random_raw(count), dtype=np.uint64)
+
+
+def uniform(shape: tuple[int, ...], bound: float, seed: int, stream: Stream, index: int) -> NDArray[np.float64]:
+    """Draw from the uniform distribution on [-bound, bound].
+
+    Returns
+    -------
+    ndarray of float64
+        Whole multiples of 2**-24 (of a larger power of two if bound > 1), which a float32 holds exactly.
+    """
+    signed = (_words(math.prod(shape), seed, stream, index) >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0
+    _, exponent = math.frexp(bound)  # bound <= 2**exponent
+    grid = 2.0 ** (max(exponent, 0) - BITS)
+    return (np.trunc(signed * (bound / grid)) * grid).reshape(shape)
+
+
+def batch_order(n_samples: int, batch_size: int, seed: int, epoch: int) -> NDArray[np.int32]:
+    """Return the row numbers of every batch of an epoch.
+
+    Returns
+    -------
+    ndarray of int32, shape (n_samples // batch_size, batch_size)
+        A random permutation, cut into batches; the rows of a last, partial batch are left out.
+    """
+    order = np.argsort(_words(n_samples, seed, Stream.BATCH_ORDER, epoch), kind="stable").astype(np.int32)
+    n_batches = n_samples // batch_size
+    return order[: n_batches * batch_size].reshape(n_batches, batch_size)

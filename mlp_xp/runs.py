@@ -1,0 +1,210 @@
+"""A run folder: what was trained, on what, and how it went, in files that need no mlp_xp to be read.
+
+``run.json``            settings, versions, the backend, the data's shape and SHA-256
+``curve.jsonl``         a line per epoch: epoch, loss, test_loss, accuracy, seconds
+``steps.csv``           every batch's loss: epoch, step, loss
+``weights.safetensors`` the parameters after the last finished epoch: ``layers.0.weight``, ``layers.0.bias``, …
+``loss.png``            the picture
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+import mlp_xp
+from mlp_xp.arithmetic import make_arithmetic
+from mlp_xp.backend import Backend
+from mlp_xp.datasets.dataset import Split
+from mlp_xp.errors import RunError
+from mlp_xp.files import make_folder, write_atomically
+from mlp_xp.model import Model
+from mlp_xp.network import Layer, Network, map_parameters
+from mlp_xp.objective import Objective
+from mlp_xp.settings import Settings
+from mlp_xp.training import Epoch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+RUN, CURVE, STEPS, WEIGHTS, PICTURE = (
+    "run.json",
+    "curve.jsonl",
+    "steps.csv",
+    "weights.safetensors",
+    "loss.png",
+)
+FORMAT = 1
+
+
+def record(
+    folder: Path | str,
+    settings: Settings,
+    data: Split,
+    backend: Backend,
+    epochs: Iterable[Epoch],
+    *,
+    overwrite: bool = False,
+) -> Iterator[Epoch]:
+    """Write a run folder while a training goes on, and hand every epoch on.
+
+    The folder is made and ``run.json`` written by this call itself; the rest follows as epochs are drawn from the
+    iterator it returns.
+
+    Parameters
+    ----------
+    folder : path
+        Made if need be.
+    settings, data, backend
+        What `mlp_xp.training.train` was given.
+    epochs : iterable of Epoch
+        What it returned.
+    overwrite : bool
+        Whether a run that is already there may be replaced.
+
+    Raises
+    ------
+    RunError
+        If the folder holds a run already, or cannot be written.
+    """
+    folder = Path(folder)
+    if not overwrite and any((folder / name).exists() for name in (RUN, CURVE, STEPS, WEIGHTS, PICTURE)):
+        raise RunError(f"{folder} already holds a run; choose another --out, or replace it with --overwrite")
+    train = data.train
+    description = {
+        "format": FORMAT,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "mlp_xp": mlp_xp.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+        },
+        "backend": {"name": backend.name, **backend.describe()},
+        "settings": settings.to_dict(),
+        "data": {
+            "name": train.name,
+            "n_train": train.n_samples,
+            "n_test": data.test.n_samples,
+            "n_features": train.n_features,
+            "n_classes": train.n_classes,
+            "scale": train.scale,
+            "sha256_train": train.digest(),
+            "sha256_test": data.test.digest(),
+        },
+    }
+    with _writing(folder):
+        make_folder(folder)
+        for name in (CURVE, STEPS, WEIGHTS, PICTURE):
+            (folder / name).unlink(missing_ok=True)
+        write_atomically(folder / RUN, (json.dumps(description, indent=2) + "\n").encode())
+        (folder / STEPS).write_text("epoch,step,loss\n", encoding="utf-8")
+    return _record_epochs(folder, f"{train.name} on {backend.name}", epochs)
+
+
+def _record_epochs(folder: Path, title: str, epochs: Iterable[Epoch]) -> Iterator[Epoch]:
+    curve: list[dict[str, Any]] = []
+    step_losses: list[NDArray[np.float64]] = []
+    try:
+        for epoch in epochs:
+            with _writing(folder):
+                _record_epoch(folder, epoch)
+            curve.append(epoch.row())
+            step_losses.append(epoch.step_losses)
+            yield epoch
+    finally:
+        if curve:
+            from mlp_xp.plots import plot_run, png  # matplotlib is slow to import, and comes last
+
+            with _writing(folder):
+                write_atomically(folder / PICTURE, png(plot_run(np.concatenate(step_losses), curve, title)))
+
+
+def _record_epoch(folder: Path, epoch: Epoch) -> None:
+    tensors = {
+        f"layers.{i}.{name}": np.ascontiguousarray(array)  # safetensors would write a strided array wrongly
+        for i, layer in enumerate(epoch.model.host_parameters())
+        for name, array in layer._asdict().items()
+    }
+    write_atomically(folder / WEIGHTS, safetensors.numpy.save(tensors))
+    with (folder / STEPS).open("a", encoding="utf-8") as file:
+        file.writelines(f"{epoch.epoch},{step},{loss!r}\n" for step, loss in enumerate(epoch.step_losses.tolist()))
+    with (folder / CURVE).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(epoch.row()) + "\n")
+
+
+def load_model(folder: Path | str, backend: Backend) -> Model:
+    """Return a recorded run's network on a backend, whichever trained it.
+
+    Raises
+    ------
+    RunError
+        If a file is missing or does not hold what a run's file holds.
+    """
+    folder = Path(folder)
+    description = _read_description(folder)
+    try:
+        settings = Settings.from_dict(description["settings"])
+        data = description["data"]
+        n_features, scale = int(data["n_features"]), float(data["scale"])
+        n_classes = None if data["n_classes"] is None else int(data["n_classes"])
+    except KeyError as error:
+        raise RunError(f"{folder / RUN}: not a run's description: {error} is missing") from error
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{folder / RUN}: not a run's description: {error}") from error
+    layers = _read_layers(folder / WEIGHTS, len(settings.hidden_layer_sizes) + 1)
+    sizes = (n_features, *settings.hidden_layer_sizes, layers[-1].bias.size)
+    for i, (layer, shape) in enumerate(zip(layers, pairwise(sizes), strict=True)):
+        if layer.weight.shape != shape or layer.bias.shape != shape[1:]:
+            raise RunError(
+                f"{folder / WEIGHTS}: layer {i} has shapes {layer.weight.shape} and {layer.bias.shape}, "
+                f"but {RUN} says {shape} and {shape[1:]}; give a folder whose files belong together"
+            )
+    parameters = map_parameters(lambda array: backend.asarray(array, settings.dtype), layers)
+    arithmetic = make_arithmetic(settings.arithmetic, backend.xp, settings.dtype, backend.device)
+    objective = Objective(Network(sizes, settings.activation), settings.loss, settings.l2)
+    return Model(objective, parameters, scale, n_classes, backend, arithmetic, settings.dtype)
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    try:
+        description = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(
+            f"{folder} holds no run ({RUN} is missing); make one with: mlp-xp train --out {folder}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder / RUN}: cannot be read: {error}") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise RunError(f"{folder / RUN}: not a run's description of format {FORMAT}")
+    return description
+
+
+def _read_layers(path: Path, n_layers: int) -> tuple[Layer, ...]:
+    try:
+        tensors = safetensors.numpy.load_file(path)
+        return tuple(Layer(tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(n_layers))
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing: no epoch of this run was finished") from None
+    except KeyError as error:
+        raise RunError(f"{path}: the tensor {error} is missing") from error
+    except (OSError, safetensors.SafetensorError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from error
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Say which folder could not be written, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written: {error.strerror or error}; choose another --out") from error

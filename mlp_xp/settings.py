@@ -1,0 +1,174 @@
+"""Everything that decides a training's result besides its data; what a run records."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
+from typing import Any
+
+from mlp_xp.activations import ACTIVATIONS
+from mlp_xp.arithmetic import ARITHMETICS
+from mlp_xp.errors import SettingsError
+from mlp_xp.initializers import INITIALIZERS
+from mlp_xp.losses import LOSSES
+from mlp_xp.optimizers import OPTIMIZERS, SGD, Adam, Optimizer
+
+DTYPES = ("float32", "float64")
+
+CHOICES: Mapping[str, Iterable[str]] = {
+    "activation": ACTIVATIONS,
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+    "init": INITIALIZERS,
+    "dtype": DTYPES,
+    "arithmetic": ARITHMETICS,
+}
+"""The settings that are names, each with its allowed ones."""
+
+
+def _plain(value: Any) -> Any:
+    """Return a number (such as NumPy's) as Python's own, which JSON can hold; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _real(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _require(holds: bool, name: str, settings: Settings, wanted: str) -> None:
+    if not holds:
+        raise SettingsError(f"{name} = {getattr(settings, name)!r}: must be {wanted}")
+
+
+def _require_choice(name: str, value: object, allowed: Iterable[str]) -> None:
+    choices = list(allowed)
+    if value not in choices:
+        close = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise SettingsError(f"{name} = {value!r}: must be one of {', '.join(choices)}{hint}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Hyper-parameters of a training.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : tuple of int
+        Units of every hidden layer; empty for a linear model.
+    activation : str
+        Of the hidden layers: a name in `mlp_xp.activations.ACTIVATIONS`.
+    loss : str
+        A name in `mlp_xp.losses.LOSSES`.
+    optimizer : str
+        "sgd" or "adam".
+    learning_rate : float
+        > 0.
+    momentum : float
+        In [0, 1); of SGD.
+    nesterov : bool
+        Whether SGD's momentum is Nesterov's.
+    beta_1, beta_2, epsilon : float
+        Of Adam.
+    l2 : float
+        Penalty l2 / 2 × the sum of all squared weights, ≥ 0.
+    batch_size : int
+        Rows of a step; the last, partial batch of an epoch is left out.
+    epochs : int
+        ≥ 1.
+    init : str
+        A name in `mlp_xp.initializers.INITIALIZERS`.
+    seed : int
+        ≥ 0; decides the initial parameters and every epoch's order.
+    dtype : str
+        "float32" or "float64".
+    arithmetic : str
+        A name in `mlp_xp.arithmetic.ARITHMETICS`.
+
+    Raises
+    ------
+    SettingsError
+        If a value is not among those allowed.
+    """
+
+    hidden_layer_sizes: tuple[int, ...] = (256, 256)
+    activation: str = "relu"
+    loss: str = "cross_entropy"
+    optimizer: str = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.0
+    nesterov: bool = False
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    l2: float = 0.0
+    batch_size: int = 50
+    epochs: int = 20
+    init: str = "pytorch"
+    seed: int = 0
+    dtype: str = "float32"
+    arithmetic: str = "native"
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
+        sizes = self.hidden_layer_sizes
+        _require(isinstance(sizes, Iterable), "hidden_layer_sizes", self, "a list such as (256, 256)")
+        # A list, as JSON gives it, would make the settings unhashable.
+        object.__setattr__(self, "hidden_layer_sizes", tuple(map(_plain, sizes)))
+        for name, allowed in CHOICES.items():
+            _require_choice(name, getattr(self, name), allowed)
+        _require(
+            all(_whole(n, 1) for n in self.hidden_layer_sizes),
+            "hidden_layer_sizes",
+            self,
+            "whole numbers ≥ 1",
+        )
+        for name, least in (("batch_size", 1), ("epochs", 1), ("seed", 0)):
+            _require(_whole(getattr(self, name), least), name, self, f"a whole number ≥ {least}")
+        for name in ("learning_rate", "epsilon"):
+            _require(_real(getattr(self, name)) and getattr(self, name) > 0, name, self, "a number > 0")
+        for name in ("momentum", "beta_1", "beta_2"):
+            _require(_real(getattr(self, name)) and 0 <= getattr(self, name) < 1, name, self, "a number in [0, 1)")
+        _require(_real(self.l2) and self.l2 >= 0, "l2", self, "a number ≥ 0")
+        _require(isinstance(self.nesterov, bool), "nesterov", self, "True or False")
+        _require(not self.nesterov or self.momentum > 0, "nesterov", self, "False unless momentum > 0")
+
+    def make_optimizer(self) -> Optimizer:
+        """Return the optimiser these settings describe."""
+        if self.optimizer == "adam":
+            return Adam(self.learning_rate, self.beta_1, self.beta_2, self.epsilon)
+        return SGD(self.learning_rate, self.momentum, self.nesterov)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON can hold them."""
+        return {**asdict(self), "hidden_layer_sizes": list(self.hidden_layer_sizes)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """Return the settings that `to_dict` wrote.
+
+        Raises
+        ------
+        SettingsError
+            If a name is unknown or a value is not allowed.
+        """
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise SettingsError(f"unknown setting {unknown[0]!r}")
+        return cls(**values)
+
+
+PRESETS: Mapping[str, Settings] = {
+    "lab": Settings(hidden_layer_sizes=(256, 256), batch_size=200, learning_rate=0.1, epochs=20),
+}
+"""Named settings; "lab" is the university lab's, which leaves initialisation at PyTorch's default."""

@@ -1,0 +1,221 @@
+"""The epoch loop: a generator of epoch records. Bars, files and plots are its readers and are not in it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlp_xp.arithmetic import Arithmetic, make_arithmetic
+from mlp_xp.array_types import Array, PyTree
+from mlp_xp.backend import Backend
+from mlp_xp.batches import DeviceData, gather, to_device
+from mlp_xp.datasets.dataset import Dataset, Split
+from mlp_xp.errors import SettingsError, TrainingDiverged
+from mlp_xp.initializers import initial_parameters
+from mlp_xp.model import Model
+from mlp_xp.network import Network, Parameters, map_parameters
+from mlp_xp.objective import Objective
+from mlp_xp.optimizers import Optimizer
+from mlp_xp.randomness import batch_order
+from mlp_xp.settings import Settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training rows gave.
+
+    Attributes
+    ----------
+    epoch : int
+        From 0.
+    loss : float
+        Mean of the epoch's batch losses (penalty included), each taken before its step.
+    test_loss : float
+        Mean loss over every test row, after the epoch.
+    accuracy : float or None
+        Share of test rows that are labelled rightly, in [0, 1]; None for a regression.
+    seconds : float
+        Wall-clock time of the epoch, evaluation included.
+    step_losses : ndarray of float64, shape (n_steps,)
+    model : Model
+        The network as it is after the epoch.
+    optimizer_state : pytree
+    """
+
+    epoch: int
+    loss: float
+    test_loss: float
+    accuracy: float | None
+    seconds: float
+    step_losses: NDArray[np.float64]
+    model: Model
+    optimizer_state: PyTree
+
+    def row(self) -> dict[str, Any]:
+        """Return the numbers of the record, as a line of ``curve.jsonl`` has them; the arrays are left out."""
+        return {name: getattr(self, name) for name in ("epoch", "loss", "test_loss", "accuracy", "seconds")}
+
+    def summary(self) -> str:
+        """Return the lab's line: epoch, mean batch loss, and test accuracy (or, for a regression, test loss)."""
+        result = f"{self.test_loss:.4f}" if self.accuracy is None else f"{self.accuracy:.2%}"
+        return f"#summary:{self.epoch: 4d} {self.loss:.4f} {result}"
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """A step for `Backend.scan`: one batch's loss, its gradient, and the optimiser's update.
+
+    Equal settings give equal steps, so a backend that compiles does so once for all of them.
+    """
+
+    objective: Objective
+    optimizer: Optimizer
+    scale: float
+    arithmetic: Arithmetic
+
+    def __call__(
+        self, carry: tuple[Parameters, PyTree], x: tuple[Array, ...], constants: DeviceData
+    ) -> tuple[tuple[Parameters, PyTree], tuple[Array, ...]]:
+        """Train on the row numbers in ``x[0]``."""
+        parameters, state = carry
+        n_outputs = self.objective.network.layer_sizes[-1]
+        features, targets = gather(constants, x[0], self.scale, n_outputs, self.arithmetic)
+        loss, gradient = self.objective.value_and_gradient(parameters, features, targets, self.arithmetic)
+        return self.optimizer.update(gradient, state, parameters, self.arithmetic), (loss,)
+
+
+def make_objective(settings: Settings, data: Dataset) -> Objective:
+    """Return the network and loss that the settings and a data set's shape ask for.
+
+    Raises
+    ------
+    SettingsError
+        If the loss does not fit the data.
+    """
+    if data.n_classes is None:
+        if settings.loss != "squared_error":
+            raise SettingsError(f"loss = {settings.loss!r}: a regression needs 'squared_error'")
+        n_outputs = data.targets.shape[1]
+    else:
+        single = settings.loss == "binary_cross_entropy" and data.n_classes == 2
+        n_outputs = 1 if single else data.n_classes
+    network = Network((data.n_features, *settings.hidden_layer_sizes, n_outputs), settings.activation)
+    return Objective(network, settings.loss, settings.l2)
+
+
+class Trainer:
+    """A network in training: the rows, the parameters and the optimiser's state on a device.
+
+    Parameters
+    ----------
+    settings : Settings
+    data : Dataset
+        The rows to train on.
+    backend : Backend
+    initial : tuple of Layer, optional
+        Host arrays to start from; by default drawn as the settings say.
+
+    Raises
+    ------
+    SettingsError
+        If the settings do not fit the data.
+    """
+
+    def __init__(self, settings: Settings, data: Dataset, backend: Backend, initial: Parameters | None = None) -> None:
+        if settings.batch_size > data.n_samples:
+            raise SettingsError(
+                f"batch_size = {settings.batch_size}: there are only {data.n_samples} rows to train on; "
+                f"choose at most {data.n_samples}"
+            )
+        self.settings, self.data, self.backend = settings, data, backend
+        self.objective = make_objective(settings, data)
+        if initial is None:
+            initial = initial_parameters(self.objective.network.layer_sizes, settings.init, settings.seed)
+        # Arrays first: the first 64-bit one may have to switch the library to 64 bits.
+        self.rows = to_device(data, backend, settings.dtype)
+        self.parameters = map_parameters(lambda array: backend.asarray(array, settings.dtype), initial)
+        self.arithmetic = make_arithmetic(settings.arithmetic, backend.xp, settings.dtype, backend.device)
+        optimizer = settings.make_optimizer()
+        self.optimizer_state = optimizer.init(self.parameters, self.arithmetic)
+        self.step = TrainingStep(self.objective, optimizer, data.scale, self.arithmetic)
+
+    def run_epoch(self, epoch: int) -> NDArray[np.float64]:
+        """Train on every batch of an epoch and return their losses, shape (n_steps,)."""
+        order = batch_order(self.data.n_samples, self.settings.batch_size, self.settings.seed, epoch)
+        carry, (losses,) = self.backend.scan(
+            self.step, (self.parameters, self.optimizer_state), (self.backend.asarray(order),), self.rows
+        )
+        self.parameters, self.optimizer_state = carry
+        return self.backend.to_host(losses).astype(np.float64)
+
+    @property
+    def model(self) -> Model:
+        """The network as it is now."""
+        data, dtype = self.data, self.settings.dtype
+        return Model(self.objective, self.parameters, data.scale, data.n_classes, self.backend, self.arithmetic, dtype)
+
+
+def train(settings: Settings, data: Split, backend: Backend, *, initial: Parameters | None = None) -> Iterator[Epoch]:
+    """Train a network, epoch by epoch.
+
+    Parameters
+    ----------
+    settings : Settings
+    data : Split
+    backend : Backend
+        Where it is computed.
+    initial : tuple of Layer, optional
+        Host arrays to start from; by default drawn as the settings say.
+
+    Yields
+    ------
+    Epoch
+        One record per epoch, as soon as it is over.
+
+    Raises
+    ------
+    SettingsError
+        If the settings do not fit the data; raised before anything is yielded.
+    TrainingDiverged
+        If a loss is not finite.
+    """
+    if not isinstance(data, Split):
+        raise SettingsError(f"data is a {type(data).__name__}: give what its split() returns")
+    return _epochs(Trainer(settings, data.train, backend, initial), data.test)
+
+
+def _epochs(trainer: Trainer, test: Dataset) -> Iterator[Epoch]:
+    settings = trainer.settings
+    test_rows = to_device(test, trainer.backend, settings.dtype)
+    for epoch in range(settings.epochs):
+        start = time.perf_counter()
+        step_losses = trainer.run_epoch(epoch)
+        _check_finite(step_losses, epoch, settings)
+        model = trainer.model
+        evaluation = model.evaluate(test_rows)
+        if not math.isfinite(evaluation.loss):  # nothing else shows what the epoch's last step did
+            raise _diverged(f"epoch {epoch}, after the last step: the test loss", evaluation.loss, settings)
+        seconds = time.perf_counter() - start
+        loss = float(np.mean(step_losses))
+        yield Epoch(epoch, loss, *evaluation, seconds, step_losses, model, trainer.optimizer_state)
+
+
+def _check_finite(step_losses: NDArray[np.float64], epoch: int, settings: Settings) -> None:
+    bad = np.flatnonzero(~np.isfinite(step_losses))
+    if bad.size:
+        raise _diverged(f"epoch {epoch}, step {bad[0]}: the loss", step_losses[bad[0]], settings)
+
+
+def _diverged(what: str, loss: float, settings: Settings) -> TrainingDiverged:
+    return TrainingDiverged(
+        f"{what} is {loss}; try a smaller --learning-rate (now {settings.learning_rate:g}), "
+        "or scale the features (and the numbers of a regression) to magnitudes near 1 (--scale)"
+    )

@@ -1,0 +1,65 @@
+"""What the tests of the equations share: arrays of a backend, and an assertion that looks at all of an array."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+from mlp_xp.arithmetic import Arithmetic, make_arithmetic
+from mlp_xp.array_types import Array
+from mlp_xp.backend import Backend
+from mlp_xp.network import Layer, Parameters
+
+DTYPES = ("float32", "float64")
+
+
+def native(backend: Backend, dtype: str = "float64") -> Arithmetic:
+    """Return native arithmetic on a backend, its 64-bit types switched on if need be."""
+    backend.asarray(np.zeros(1), dtype)
+    return make_arithmetic("native", backend.xp, dtype, backend.device)
+
+
+def random_parameters(rng: np.random.Generator, sizes: tuple[int, ...], *leading: int) -> Parameters:
+    """Return host parameters of random numbers in the usual range."""
+    return tuple(
+        Layer(
+            rng.normal(size=(*leading, n_in, n_out)) / np.sqrt(n_in),
+            rng.normal(size=(*leading, n_out)),
+        )
+        for n_in, n_out in pairwise(sizes)
+    )
+
+
+def assert_array(actual: Array, expected: Any, backend: Backend, *, like: Array, ulps: float = 4.0) -> None:
+    """Assert that an array is the backend's, of ``like``'s dtype and device, and has the expected shape and values.
+
+    Parameters
+    ----------
+    actual : array of the backend
+    expected : array-like
+        On the host, in float64.
+    backend : Backend
+    like : array
+        Has the dtype and the device that the result must have.
+    ulps : float
+        Allowed error, as a multiple of the dtype's epsilon times the largest expected magnitude.
+    """
+    assert type(actual) is type(like)
+    assert actual.dtype == like.dtype
+    assert array_api_compat.device(actual) == array_api_compat.device(like)
+    host = backend.to_host(actual)
+    reference = np.asarray(expected, dtype=np.float64)
+    assert host.shape == reference.shape
+    assert_close(host, reference, ulps)
+
+
+def assert_close(actual: NDArray[Any], expected: NDArray[Any], ulps: float = 4.0) -> None:
+    """Assert that host values agree within a multiple of the epsilon of ``actual``'s dtype."""
+    scale = max(float(np.max(np.abs(expected), initial=0.0)), float(np.finfo(actual.dtype).tiny))
+    error = float(np.max(np.abs(actual.astype(np.float64) - expected), initial=0.0))
+    allowed = ulps * float(np.finfo(actual.dtype).eps) * scale
+    assert error <= allowed, f"off by {error:.3g}, allowed {allowed:.3g}"

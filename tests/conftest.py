@@ -1,0 +1,77 @@
+"""One fixture gives every test of the equations every array library that is installed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlp_xp.backend import Backend, list_backends, open_backend
+from mlp_xp.errors import BackendUnavailable
+
+DEVICES = {"strict": ("cpu", "device1")}  # stands in for a GPU: refuses hidden copies to the host
+NEEDS_GPU = {"cupy"}
+ALWAYS_THERE = {"numpy", "readonly", "strict"}  # never skipped
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backend",
+        action="append",
+        metavar="NAME",
+        help="run the tests of the equations on this backend alone (may be given several times); "
+        "by default on all, and those that cannot be opened here are skipped",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    unknown = set(config.getoption("--backend") or ()) - set(list_backends())
+    if unknown:
+        raise pytest.UsageError(f"--backend {', '.join(sorted(unknown))}: known are {', '.join(list_backends())}")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" not in metafunc.fixturenames:
+        return
+    chosen = metafunc.config.getoption("--backend") or list_backends()
+    cases = [(name, device) for name in chosen for device in DEVICES.get(name, (None,))]
+    parameters = [
+        pytest.param(
+            (name, device),
+            id=name if device is None else f"{name}-{device}",
+            marks=[pytest.mark.gpu] if name in NEEDS_GPU else [],
+        )
+        for name, device in cases
+    ]
+    metafunc.parametrize("backend", parameters, indirect=True)
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """An opened backend; skipped with the reason if it cannot be opened here, unless it was asked for."""
+    name, device = request.param
+    try:
+        opened = open_backend(name, device)
+    except BackendUnavailable as error:
+        if name in ALWAYS_THERE or request.config.getoption("--backend"):
+            raise
+        pytest.skip(str(error))
+    yield opened
+    if name == "jax":
+        import jax
+
+        # 64 bits are a process-wide switch: the next test shall have to ask for them itself.
+        jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture
+def numpy_backend() -> Backend:
+    """The reference."""
+    return open_backend("numpy")
+
+
+@pytest.fixture
+def wrong_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register the backends of tests/backends/wrong, each of which must be caught."""
+    monkeypatch.syspath_prepend(Path(__file__).parent / "backends" / "wrong")

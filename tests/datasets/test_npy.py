@@ -1,0 +1,212 @@
+"""NPY and NPZ: tables and named arrays; nothing is unpickled, nothing broken gets by."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mlp_xp.datasets import load, load_features, npy
+from mlp_xp.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+in_one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+TABLE = np.array([[1, 0, 255], [0, 7, 9]], np.uint8)
+
+
+def encoded(array: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def with_header(text: str, content: bytes = b"", version: int = 1) -> bytes:
+    header = text.encode() + b"\n"
+    return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H", len(header)) + header + content
+
+
+def test_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "t.npy"
+    np.save(path, TABLE)
+    data = load(path)
+    assert data.features.tolist() == [[0, 255], [7, 9]]
+    assert data.features.dtype == np.uint8
+    assert (data.targets.tolist(), data.n_classes, data.scale) == ([1, 0], 2, 1 / 256)
+    assert load(path, label_column=-1, n_classes=256).targets.tolist() == [255, 9]
+    assert load(path, label_column=1, regression=True).targets.tolist() == [[0.0], [7.0]]
+    with pytest.raises(DataError, match=r"t\.npy: there is no label column 3"):
+        load(path, label_column=3)
+    with pytest.raises(DataError, match=r"t\.npy: sample 0 \(counted from 0\): label 255 is not below 10"):
+        load(path, label_column=2, n_classes=10)
+
+
+@in_one_folder
+@given(
+    hnp.arrays(
+        hnp.integer_dtypes() | hnp.floating_dtypes() | hnp.boolean_dtypes(),
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=5),
+    ),
+    st.booleans(),
+)
+def test_any_table_survives(tmp_path: Path, table: Any, fortran: bool) -> None:
+    path = tmp_path / "t.npy"
+    np.save(path, np.asfortranarray(table) if fortran else table)
+    got = npy.read_table(path)
+    assert got.dtype == table.dtype
+    np.testing.assert_array_equal(got, table)
+
+
+@pytest.mark.parametrize("shape", [(), (6,), (1, 2, 3)])
+def test_a_table_has_two_axes(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    np.save(tmp_path / "t.npy", np.ones(shape))
+    text = rf"t\.npy: holds an array of shape {re.escape(str(shape))}, not a table; .*\.npz"
+    with pytest.raises(DataError, match=text):
+        load(tmp_path / "t.npy")
+
+
+class Trap:
+    """Unpickling it is seen."""
+
+    sprung = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return setattr, (Trap, "sprung", True)
+
+
+def test_objects_are_refused_unread(tmp_path: Path) -> None:
+    trap = np.array([[Trap(), Trap()]], dtype=object)
+    np.save(tmp_path / "t.npy", trap)
+    np.savez(tmp_path / "t.npz", x=trap, y=[0])
+    for name in ("t.npy", "t.npz"):
+        with pytest.raises(DataError, match=rf"{name}.*: holds Python objects, .*; convert to integers or floats"):
+            load(tmp_path / name)
+    assert not Trap.sprung
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "not a .npy array"),
+        (b"not numpy", "not a .npy array"),
+        (encoded(TABLE)[:50], "not a .npy array"),
+        (encoded(TABLE)[:-1], r"truncated: its header \(2, 3\) promises 6 bytes of values, the file has 5; "),
+        (encoded(TABLE) + b"?", r"broken: its header \(2, 3\) promises 6 bytes of values, the file has 7; "),
+        (with_header("{'descr': '<f8', 'fortran_order': False, 'shape': (9999999, 99999999)}"), "truncated: "),
+        (with_header("{'descr': '<f8', 'fortran_order': False, 'shape': (-1, -1)}", bytes(8)), "broken: "),
+        (with_header("{'descr': '<f8', 'fortran_order': False, 'shape': (1, 1"), "not a .npy array"),
+        (with_header("{'descr': '<f8', 'shape': (1, 1)}", bytes(8)), "not a .npy array"),
+        (with_header("{'descr': '<f8', 'fortran_order': False, 'shape': (1, 1)}", version=3), "not a .npy array"),
+        (with_header("((" * 4000), "not a .npy array"),
+        (encoded(np.array([["a", "b"]])), "its features are of type <U1, not real numbers"),
+        (encoded(np.zeros((2, 2), [("a", "f4")])), "its features are of type .*not real numbers"),
+        (encoded(np.array([[0, np.nan]])), r"sample 0 .*: a feature is nan; "),
+        (encoded(np.ones((0, 3))), "holds no features"),
+        (encoded(np.ones((3, 1))), "holds no features"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path: Path, content: bytes, text: str) -> None:
+    path = tmp_path / "t.npy"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=text) as caught:
+        load(path)
+    assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("features_name", npy.FEATURES_NAMES)
+@pytest.mark.parametrize("labels_name", npy.LABELS_NAMES)
+def test_an_archive(tmp_path: Path, features_name: str, labels_name: str) -> None:
+    path = tmp_path / "t.npz"
+    images = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
+    arrays: dict[str, Any] = {features_name: images, labels_name: np.array([2, 0]), "extra": np.ones(5)}
+    np.savez(path, **arrays)
+    data = load(path)
+    assert data.features.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert data.features.dtype == np.uint8
+    assert (data.targets.tolist(), data.n_classes, data.scale) == ([2, 0], 3, 1.0)
+    np.testing.assert_array_equal(load_features(path, n_features=4), images.reshape(2, 4))
+
+
+def test_a_compressed_archive(tmp_path: Path) -> None:
+    path = tmp_path / "t.npz"
+    np.savez_compressed(path, x=np.zeros((1000, 1000)), y=np.arange(1000) % 2)
+    assert load(path).features.shape == (1000, 1000)
+
+
+def test_an_archive_for_a_regression(tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", X=np.ones((2, 1)), Y=np.array([[1.5, 2], [3, 4]]))
+    assert load(tmp_path / "t.npz", regression=True).targets.tolist() == [[1.5, 2], [3, 4]]
+
+
+def test_arrays_that_are_missing_or_differ(tmp_path: Path) -> None:
+    path = tmp_path / "t.npz"
+    np.savez(path, a=np.ones((2, 1)), y=[0, 1])
+    with pytest.raises(DataError, match=r"t\.npz: holds no array x or X or .* only a, y; save it with numpy\.savez"):
+        load(path)
+    np.savez(path, x=np.ones((2, 1)))
+    with pytest.raises(DataError, match=r"t\.npz: holds no array y or Y or .* only x; "):
+        load(path)
+    assert load_features(path, n_features=1).shape == (2, 1)
+    np.savez(path, x=np.ones((2, 1)), y=[0, 1, 1])
+    with pytest.raises(DataError, match=r"t\.npz: 2 rows of features but 3 labels"):
+        load(path)
+    np.savez(path)
+    with pytest.raises(DataError, match="only nothing"):
+        load(path)
+
+
+def test_a_zip_that_promises_what_it_cannot_hold(tmp_path: Path) -> None:
+    path = tmp_path / "t.npz"
+    size = 1 << 40
+    header = with_header(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({size}, 1)}}")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", header)
+        archive.getinfo("x.npy").file_size = size + len(header)
+    with pytest.raises(DataError, match=r"t\.npz: x cannot hold 1,099,511,62\d,\d+ bytes in \d+; "):
+        load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4", b"PK\5\6" + bytes(18)])
+def test_archives_that_are_none(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "t.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"t\.npz: (not a whole \.npz archive|holds no array)"):
+        load(path)
+
+
+def archive(compressed: bool) -> bytes:
+    buffer = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(buffer, x=TABLE, y=np.array([1, 0]))
+    return buffer.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore")  # a changed header may hold odd Python literals
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("t.npy", encoded(TABLE)), ("t.npz", archive(compressed=False)), ("t.npz", archive(compressed=True))],
+    ids=["npy", "npz", "compressed"],
+)
+@settings(in_one_folder, max_examples=300)
+@given(st.data())
+def test_cut_or_changed_files_give_data_or_a_data_error(
+    tmp_path: Path, name: str, content: bytes, data: st.DataObject
+) -> None:
+    changed = bytearray(content)
+    for position in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=3)):
+        changed[position] = data.draw(st.integers(0, 255))
+    path = tmp_path / name
+    path.write_bytes(changed[: data.draw(st.none() | st.integers(0, len(content)))])
+    try:
+        load(path)
+    except DataError as error:
+        assert str(error).startswith(str(path))  # noqa: PT017 - either outcome is right

@@ -1,0 +1,192 @@
+"""``mlp-xp train``: the lab's lines, a run folder, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlp_xp.cli import main
+from mlp_xp.settings import PRESETS, Settings
+
+QUICK = ["--hidden", "8", "--epochs", "2", "--batch-size", "200"]
+
+
+def settings_of(run: Path) -> Settings:
+    return Settings.from_dict(json.loads((run / "run.json").read_text())["settings"])
+
+
+def test_it_prints_the_labs_lines_and_records_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["train", *QUICK, "--out", str(run)]) == 0
+    output = capsys.readouterr()
+    curve = [json.loads(line) for line in (run / "curve.jsonl").read_text().splitlines()]
+    expected = ["#summary:% 4d %.4f %.2f%%" % (row["epoch"], row["loss"], 100 * row["accuracy"]) for row in curve]
+    assert output.out.splitlines() == expected
+    assert len(expected) == 2
+    assert output.err == (
+        "mlp-xp: digits: 1,437 + 360 rows of 64 features, 10 classes\n"
+        "mlp-xp: each line: epoch, mean loss of its batches, test accuracy\n"
+        f"mlp-xp: recorded in {run}\n"
+    )
+
+
+def test_without_out_nothing_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *QUICK]) == 0
+    assert re.fullmatch(r"(#summary:   \d \d\.\d{4} \d+\.\d\d%\n){2}", capsys.readouterr().out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_option_reaches_the_run(tmp_path: Path) -> None:
+    options = (
+        "--hidden 5,4 --activation tanh --loss squared_error --optimizer adam --learning-rate 0.01 --momentum 0.5 "
+        "--nesterov --beta-1 0.8 --beta-2 0.95 --epsilon 1e-6 --l2 0.001 --batch-size 300 --epochs 1 --init he "
+        "--seed 7 --dtype float64 --arithmetic native --device cpu --backend numpy --test-size 0.5 --scale 1/32"
+    )
+    assert main(["train", *options.split(), "--out", str(tmp_path / "run")]) == 0
+    assert settings_of(tmp_path / "run") == Settings(
+        (5, 4), "tanh", "squared_error", "adam", 0.01, 0.5, True, 0.8, 0.95, 1e-6, 0.001, 300, 1, "he", 7, "float64"
+    )
+    data = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
+    assert (data["n_train"], data["n_test"], data["scale"]) == (898, 899, 1 / 32)
+
+
+def test_a_preset_is_where_the_options_start_from(tmp_path: Path) -> None:
+    for extra, expected in (
+        (["--epochs", "1"], {"epochs": 1}),
+        (["--epochs", "1", "--hidden", "", "--seed", "3"], {"epochs": 1, "hidden_layer_sizes": [], "seed": 3}),
+    ):
+        assert main(["train", "--preset", "lab", *extra, "--overwrite", "--out", str(tmp_path / "run")]) == 0
+        assert settings_of(tmp_path / "run").to_dict() == {**PRESETS["lab"].to_dict(), **expected}
+
+
+def test_a_run_is_only_replaced_when_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", *QUICK, "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    before = (tmp_path / "weights.safetensors").read_bytes()
+    capsys.readouterr()
+    assert main([*arguments, "--seed", "1"]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""  # not even trained
+    assert output.err.endswith("already holds a run; choose another --out, or replace it with --overwrite\n")
+    assert (tmp_path / "weights.safetensors").read_bytes() == before
+    assert main([*arguments, "--seed", "1", "--overwrite"]) == 0
+    assert (tmp_path / "weights.safetensors").read_bytes() != before
+
+
+def test_an_output_that_cannot_be_written_is_found_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        assert main(["train", *QUICK, "--out", str(out)]) == 2
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert f"mlp-xp: error: {out}: cannot be written: " in output.err
+        assert output.err.endswith("; choose another --out\n")
+
+
+def test_a_loss_that_stops_being_finite_says_where_and_what_to_try(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--learning-rate", "1e6"]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert re.search(
+        r"^mlp-xp: error: epoch 0, step \d+: the loss is (nan|inf); try a smaller --learning-rate \(now 1e\+06\), "
+        r"or scale the features \(and the numbers of a regression\) to magnitudes near 1 \(--scale\)\n\Z",
+        output.err,
+        flags=re.MULTILINE,
+    )
+
+
+def test_what_was_saved_before_a_divergence_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = "--hidden= --loss squared_error --batch-size 200 --learning-rate 2 --epochs 5"
+    assert main(["train", *options.split(), "--out", str(tmp_path)]) == 2
+    assert "mlp-xp: error: epoch 2, step " in capsys.readouterr().err
+    assert len((tmp_path / "curve.jsonl").read_text().splitlines()) == 2
+    assert len((tmp_path / "steps.csv").read_text().splitlines()) == 1 + 2 * 7
+    assert (tmp_path / "loss.png").exists()
+    test = tmp_path / "rows.npy"
+    np.save(test, np.ones((3, 64)))
+    assert main(["predict", str(tmp_path), "--input", str(test)]) == 0
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The one step of the epoch has a finite loss, and what it leaves behind has not."""
+    options = "--hidden= --loss squared_error --batch-size 1437 --learning-rate 1e30 --epochs 1"
+    assert main(["train", *options.split(), "--out", str(tmp_path)]) == 2
+    assert "epoch 0, after the last step: the test loss is inf; try a smaller" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "steps.csv"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--backend jaxx", "unknown backend 'jaxx'; known, closest first: jax, "),
+        ("--device cuda:7", "backend 'numpy' has no device 'cuda:7' here; it has cpu"),
+        ("--batch-size 1438", "batch_size = 1438: there are only 1437 rows to train on; choose at most 1437"),
+        ("--activation rel", "must be one of identity, relu, sigmoid, tanh (did you mean 'relu'?)"),
+        ("--nesterov", "nesterov = True: must be False unless momentum > 0"),
+        ("--data nowhere.csv", "nowhere.csv: there is no such file"),
+        ("--data digit", "did you mean digits?"),
+        ("--classes 9", "label 9 is not below 9"),
+        ("--task regression --loss cross_entropy", "a regression needs 'squared_error'"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(
+    options: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *options.split(), "--out", str(tmp_path / "run")]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("mlp-xp: error: ")
+    assert message in output.err
+    assert output.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--hidden", "8;8", "'8;8' is not a list of whole numbers such as 256,256"),
+        ("--scale", "1/0", "'1/0' is neither a number nor a fraction such as 1/256"),
+        ("--scale", "0", "0 would leave nothing of the features"),
+        ("--test-size", "1", "'1' is not a number between 0 and 1"),
+        ("--test-size", "x", "'x' is not a number between 0 and 1"),
+        ("--split-seed", "4294967296", "'4294967296' is not a whole number from 0 to 4294967295"),
+        ("--split-seed", "x", "'x' is not a whole number"),
+        ("--preset", "lap", "invalid choice: 'lap'"),
+        ("--epochs", "few", "invalid int value: 'few'"),
+    ],
+)
+def test_an_option_that_cannot_be_read_is_named(
+    option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", option, value])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"mlp-xp train: error: argument {option}: ")
+    assert message in error
+
+
+def test_a_regression_from_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    features = np.random.default_rng(0).normal(size=(200, 3))
+    table = np.column_stack([features, features @ [1.0, -2.0, 0.5]])
+    np.savetxt(tmp_path / "line.csv", table, delimiter=",", header="a,b,c,y", comments="")
+    run = tmp_path / "run"
+    arguments = ["--data", str(tmp_path / "line.csv"), "--label-column", "-1", "--task", "regression"]
+    assert main(["train", *arguments, "--hidden", "", "--epochs", "30", "--batch-size", "20", "--out", str(run)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    row = json.loads((run / "curve.jsonl").read_text().splitlines()[-1])
+    assert row["accuracy"] is None
+    assert row["test_loss"] < 1e-6
+    assert last == f"#summary:  29 {row['loss']:.4f} {row['test_loss']:.4f}"
+    assert main(["predict", str(run), "--input", str(tmp_path / "line.csv"), "--label-column", "-1"]) == 0
+    header, *values = capsys.readouterr().out.splitlines()
+    assert header == "value_0"
+    np.testing.assert_allclose([float(value) for value in values], table[:, 3], atol=1e-3)

@@ -1,0 +1,109 @@
+"""Which differences of two curves are taken for rounding, and where the largest one is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mlp_xp.backend import Backend, open_backend
+from mlp_xp.comparison import Comparison, Training, compare
+from mlp_xp.datasets import Split, load
+from mlp_xp.errors import TrainingDiverged
+from mlp_xp.settings import Settings
+
+SETTINGS = Settings(hidden_layer_sizes=(16,), epochs=2, batch_size=100)
+N_STEPS = 300
+
+
+@pytest.fixture(scope="module")
+def digits() -> Split:
+    return load("digits").split()
+
+
+def comparison(dtype: str, change: dict[int, float], reference: np.ndarray | None = None) -> Comparison:
+    """Return a comparison of two curves over 3 epochs of 100 steps that differ at some steps."""
+    first = np.ones(N_STEPS) if reference is None else reference
+    second = first.copy()
+    for step, difference in change.items():
+        second[step] += difference
+    row = {"epoch": 2, "loss": 1.0, "test_loss": 1.0, "accuracy": 0.5, "seconds": 0.25}
+    trainings = [Training(name, {"device": "cpu"}, [row] * 3, losses) for name, losses in (("a", first), ("b", second))]
+    return Comparison(Settings(dtype=dtype, epochs=3), "made up", trainings)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "change", "within"),
+    [
+        ("float64", {}, True),
+        ("float64", {0: 9e-13, 299: -9e-13}, True),
+        ("float64", {299: 2e-12}, False),
+        ("float32", {99: 9e-7, 100: 4e-3}, True),
+        ("float32", {99: 2e-6}, False),
+        ("float32", {100: -6e-3}, False),
+        ("float32", {100: float("nan")}, False),
+    ],
+)
+def test_the_tolerance_is_that_of_the_dtype(dtype: str, change: dict[int, float], within: bool) -> None:
+    assert comparison(dtype, change).within_tolerance is within
+
+
+def test_the_largest_difference_is_found_with_its_place() -> None:
+    both = comparison("float32", {3: 1e-7, 217: -3e-4})
+    difference = both.difference(both.trainings[1])
+    assert (difference.epoch, difference.step) == (2, 17)
+    assert difference.value == pytest.approx(3e-4)
+
+
+def test_the_tolerance_grows_with_the_largest_loss_so_far_and_no_later_one() -> None:
+    losses = np.ones(N_STEPS)
+    losses[200] = 1000.0
+    assert comparison("float64", {200: 9e-10, 299: 9e-10}, losses).within_tolerance
+    assert not comparison("float64", {199: 9e-10}, losses).within_tolerance
+    assert not comparison("float64", {0: 2e-12}, np.full(N_STEPS, 1e-6)).within_tolerance
+
+
+def test_json_holds_it() -> None:
+    both = comparison("float32", {150: 0.5})
+    values = json.loads(json.dumps(both.to_dict(), allow_nan=False))
+    assert values["within_tolerance"] is False
+    assert values["tolerance"] == {"early_steps": 100, "early": 1e-6, "late": 5e-3}
+    assert [backend["name"] for backend in values["backends"]] == ["a", "b"]
+    second = values["backends"][1]
+    assert second["difference"] == {"value": 0.5, "epoch": 1, "step": 50, "within_tolerance": False}
+    assert second["seconds"] == 0.75
+    assert second["step_losses"] == both.trainings[1].step_losses.tolist()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_backend_stays_within_the_tolerance(
+    backend: Backend, numpy_backend: Backend, digits: Split, dtype: str
+) -> None:
+    told = []
+    result = compare(
+        replace(SETTINGS, dtype=dtype),
+        digits,
+        [numpy_backend, backend],
+        lambda which, epoch: told.append((which, epoch.epoch)),
+    )
+    assert result.within_tolerance
+    assert told == [(numpy_backend, 0), (numpy_backend, 1), (backend, 0), (backend, 1)]
+    first, second = result.trainings
+    assert second.step_losses.shape == (2 * (1437 // 100),)
+    assert [row["epoch"] for row in second.curve] == [0, 1]
+    assert result.difference(first).value == 0.0
+
+
+@pytest.mark.usefixtures("wrong_backends")
+def test_wrong_backends_leave_it(numpy_backend: Backend, digits: Split) -> None:
+    wrong = [open_backend(name) for name in ("tf32", "bfloat", "scaled")]
+    result = compare(SETTINGS, digits, [numpy_backend, *wrong])
+    assert not any(result.difference(training).within_tolerance for training in result.trainings[1:])
+
+
+@pytest.mark.usefixtures("wrong_backends")
+def test_a_training_that_diverges_names_the_backend(numpy_backend: Backend, digits: Split) -> None:
+    with pytest.raises(TrainingDiverged, match=r"infinite: epoch 0, step 0: the loss is"):
+        compare(SETTINGS, digits, [numpy_backend, open_backend("infinite")])

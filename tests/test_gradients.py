@@ -1,0 +1,109 @@
+"""Every gradient against central differences, on every backend.
+
+The moved copies of the parameters are stacked along a leading axis and evaluated at once, so these tests also
+hold the promise that the equations act on the last axes alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from checks import native, random_parameters
+from mlp_xp.activations import ACTIVATIONS
+from mlp_xp.arithmetic import Arithmetic
+from mlp_xp.array_types import Array
+from mlp_xp.backend import Backend, open_backend
+from mlp_xp.losses import LOSSES
+from mlp_xp.network import Layer, Network, Parameters, forward, map_parameters
+from mlp_xp.objective import Objective
+
+TOLERANCE = 1e-7
+STEP = 1e-3
+# Fourth-order central differences: the error is of order STEP⁴ and eps / STEP, both near 1e-12.
+STENCIL = {-2: 1 / 12, -1: -8 / 12, 1: 8 / 12, 2: -1 / 12}
+SIZES = (5, 6, 4, 3)
+MARGIN = 0.02
+"""No pre-activation is this close to zero, so that no step crosses the kink of ReLU."""
+
+
+def moved_copies(parameters: Parameters, layer: int, field: str) -> NDArray[Any]:
+    """Return the parameter with each of its entries moved by each of the stencil's steps: shape (4, size, ...)."""
+    value = np.asarray(getattr(parameters[layer], field))
+    moves = np.eye(value.size).reshape(value.size, *value.shape) * STEP
+    return np.stack([value + offset * moves for offset in STENCIL])
+
+
+def numerical_gradient(
+    objective: Objective,
+    parameters: Parameters,
+    layer: int,
+    field: str,
+    data: tuple[Array, Array],
+    backend: Backend,
+    arithmetic: Arithmetic,
+) -> NDArray[Any]:
+    """Return the objective's central differences for one parameter of one layer, in its shape."""
+    copies = moved_copies(parameters, layer, field)
+    stacked = [Layer(*map(backend.asarray, each)) for each in parameters]
+    flat = backend.asarray(copies.reshape(-1, *copies.shape[2:]))
+    stacked[layer] = stacked[layer]._replace(**{field: flat})
+    # A weight that has no copies of its own takes part in all of them by broadcasting.
+    value, _ = objective.value_and_gradient(tuple(stacked), *data, arithmetic)
+    values = backend.to_host(value).reshape(len(STENCIL), -1)
+    difference = np.einsum("i,ij->j", list(STENCIL.values()), values) / STEP
+    return np.asarray(difference).reshape(copies.shape[2:])
+
+
+def away_from_kinks(network: Network) -> tuple[Parameters, NDArray[Any]]:
+    """Return parameters and features whose pre-activations all keep the margin."""
+    arithmetic = native(open_backend("numpy"))
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        parameters, features = random_parameters(rng, network.layer_sizes), rng.normal(size=(7, 5))
+        trace = forward(network, parameters, features, arithmetic)
+        if min(np.min(np.abs(z)) for z in trace.pre_activations) > MARGIN:
+            return parameters, features
+    raise AssertionError("no seed keeps the margin")
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_gradient(backend: Backend, activation: str, loss: str, l2: float) -> None:
+    arithmetic = native(backend)
+    objective = Objective(Network(SIZES, activation), loss, l2)
+    parameters, features = away_from_kinks(objective.network)
+    targets = np.random.default_rng(1).random(size=(7, 3))
+    if loss == "cross_entropy":
+        targets /= targets.sum(axis=1, keepdims=True)
+    data = (backend.asarray(features), backend.asarray(targets))
+    on_device = map_parameters(backend.asarray, parameters)
+    _, gradient = objective.value_and_gradient(on_device, *data, arithmetic)
+    for i, field in itertools.product(range(len(parameters)), Layer._fields):
+        analytic = getattr(gradient[i], field)
+        assert analytic.dtype == data[0].dtype
+        numerical = numerical_gradient(objective, parameters, i, field, data, backend, arithmetic)
+        host = backend.to_host(analytic)
+        assert host.shape == numerical.shape
+        error = np.max(np.abs(host - numerical)) / np.max(np.abs(numerical))
+        assert error <= TOLERANCE, f"layer {i}, {field}: relative error {error:.1e}"
+
+
+@pytest.mark.parametrize("depth", [1, 2, 8])
+def test_any_number_of_layers(numpy_backend: Backend, depth: int) -> None:
+    rng = np.random.default_rng(depth)
+    sizes = (3, *(4 for _ in range(depth - 1)), 2)
+    objective = Objective(Network(sizes, "tanh"), "squared_error")
+    parameters = random_parameters(rng, sizes)
+    data = (rng.normal(size=(5, 3)), rng.normal(size=(5, 2)))
+    arithmetic = native(numpy_backend)
+    _, gradient = objective.value_and_gradient(parameters, *data, arithmetic)
+    assert len(gradient) == depth
+    for i, field in itertools.product(range(depth), Layer._fields):
+        numerical = numerical_gradient(objective, parameters, i, field, data, numpy_backend, arithmetic)
+        np.testing.assert_allclose(getattr(gradient[i], field), numerical, rtol=0, atol=1e-9)

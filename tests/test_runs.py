@@ -1,0 +1,256 @@
+"""A run folder: all of it, readable without this project, never half written, usable on any backend."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import mlp_xp.runs
+from mlp_xp.backend import Backend, open_backend
+from mlp_xp.datasets import Split, load
+from mlp_xp.errors import RunError
+from mlp_xp.runs import load_model, record
+from mlp_xp.settings import Settings
+from mlp_xp.training import Epoch, train
+
+SETTINGS = Settings(hidden_layer_sizes=(16,), epochs=3, batch_size=100)
+FILES = {"run.json", "curve.jsonl", "steps.csv", "weights.safetensors", "loss.png"}
+
+
+@pytest.fixture(scope="module")
+def digits() -> Split:
+    return load("digits").split()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory, digits: Split) -> tuple[Path, list[Epoch]]:
+    """A folder that NumPy's training was recorded in, and its epochs."""
+    folder = tmp_path_factory.mktemp("runs") / "below" / "run"
+    backend = open_backend("numpy")
+    return folder, list(record(folder, SETTINGS, digits, backend, train(SETTINGS, digits, backend)))
+
+
+def test_all_files_are_there_and_no_others(recorded: tuple[Path, list[Epoch]]) -> None:
+    assert {path.name for path in recorded[0].iterdir()} == FILES
+    assert (recorded[0] / "loss.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_run_json_says_what_was_trained_on_what(recorded: tuple[Path, list[Epoch]], digits: Split) -> None:
+    run = json.loads((recorded[0] / "run.json").read_text())
+    assert set(run) == {"format", "created", "versions", "backend", "settings", "data"}
+    assert Settings.from_dict(run["settings"]) == SETTINGS
+    assert run["backend"]["name"] == "numpy"
+    assert run["backend"]["numpy"] == run["versions"]["numpy"] == np.__version__
+    assert run["data"] == {
+        "name": "digits",
+        "n_train": 1437,
+        "n_test": 360,
+        "n_features": 64,
+        "n_classes": 10,
+        "scale": 1 / 16,
+        "sha256_train": digits.train.digest(),
+        "sha256_test": digits.test.digest(),
+    }
+
+
+def test_the_curve_has_a_line_per_epoch(recorded: tuple[Path, list[Epoch]]) -> None:
+    folder, epochs = recorded
+    rows = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+    assert [list(row) for row in rows] == [["epoch", "loss", "test_loss", "accuracy", "seconds"]] * 3
+    assert rows == [epoch.row() for epoch in epochs]
+
+
+def test_the_steps_are_the_losses_to_the_last_bit(recorded: tuple[Path, list[Epoch]]) -> None:
+    folder, epochs = recorded
+    with (folder / "steps.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(int(row["epoch"]), int(row["step"])) for row in rows] == [(e, s) for e in range(3) for s in range(14)]
+    assert [float(row["loss"]) for row in rows] == np.concatenate([epoch.step_losses for epoch in epochs]).tolist()
+
+
+def test_safetensors_alone_reads_the_weights(recorded: tuple[Path, list[Epoch]]) -> None:
+    folder, epochs = recorded
+    tensors = safetensors.numpy.load_file(folder / "weights.safetensors")
+    assert set(tensors) == {f"layers.{i}.{kind}" for i in (0, 1) for kind in ("weight", "bias")}
+    for i, layer in enumerate(epochs[-1].model.host_parameters()):
+        for kind, array in layer._asdict().items():
+            np.testing.assert_array_equal(tensors[f"layers.{i}.{kind}"], array)
+            assert tensors[f"layers.{i}.{kind}"].dtype == np.float32
+
+
+def test_strided_arrays_are_written_rightly(tmp_path: Path, digits: Split, numpy_backend: Backend) -> None:
+    """Safetensors would write a transposed array's memory as it lies."""
+
+    def strided(epoch: Epoch) -> Epoch:
+        layers = tuple(layer._replace(weight=np.asfortranarray(layer.weight)) for layer in epoch.model.parameters)
+        return replace(epoch, model=replace(epoch.model, parameters=layers))
+
+    epochs = list(
+        record(tmp_path, SETTINGS, digits, numpy_backend, map(strided, train(SETTINGS, digits, numpy_backend)))
+    )
+    for layer, (weight, _) in zip(
+        load_model(tmp_path, numpy_backend).parameters, epochs[-1].model.parameters, strict=True
+    ):
+        np.testing.assert_array_equal(layer.weight, weight)
+
+
+def test_a_recorded_run_predicts_on_every_backend(
+    recorded: tuple[Path, list[Epoch]], backend: Backend, digits: Split
+) -> None:
+    folder, epochs = recorded
+    expected = epochs[-1].model.predict(digits.test.features)
+    labels, probabilities = load_model(folder, backend).predict(digits.test.features)
+    np.testing.assert_array_equal(labels, expected.labels)
+    # Sums of 64 and of 16 products, then exp: some dozens of roundings.
+    np.testing.assert_allclose(probabilities, expected.values, atol=64 * float(np.finfo(np.float32).eps), rtol=0)
+
+
+def test_every_backend_can_record(backend: Backend, tmp_path: Path, digits: Split) -> None:
+    settings = replace(SETTINGS, epochs=1)
+    (epoch,) = record(tmp_path, settings, digits, backend, train(settings, digits, backend))
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+    description = json.loads((tmp_path / "run.json").read_text())["backend"]
+    assert description == {"name": backend.name, **backend.describe()}
+    again = load_model(tmp_path, backend).host_parameters()
+    for layer, expected in zip(again, epoch.model.host_parameters(), strict=True):
+        np.testing.assert_array_equal(layer.weight, expected.weight)
+
+
+class Never(Iterator[Epoch]):
+    """A training that must not begin."""
+
+    def __next__(self) -> Epoch:
+        raise AssertionError("training has begun")
+
+
+@pytest.mark.parametrize("name", ["run.json", "weights.safetensors", "curve.jsonl"])
+def test_a_folder_with_any_of_a_runs_files_is_refused(
+    name: str, tmp_path: Path, digits: Split, numpy_backend: Backend
+) -> None:
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(RunError, match=r"already holds a run; choose another --out, or replace it with --overwrite"):
+        record(tmp_path, SETTINGS, digits, numpy_backend, Never())
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "precious"
+
+
+def test_overwriting_leaves_nothing_of_the_old_run(
+    recorded: tuple[Path, list[Epoch]], tmp_path: Path, digits: Split, numpy_backend: Backend
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(recorded[0], folder)
+    settings = replace(SETTINGS, epochs=1)
+    list(record(folder, settings, digits, numpy_backend, train(settings, digits, numpy_backend), overwrite=True))
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert len((folder / "curve.jsonl").read_text().splitlines()) == 1
+    assert len((folder / "steps.csv").read_text().splitlines()) == 1 + 14
+
+
+@pytest.mark.parametrize("below", ["", "below"])
+def test_a_folder_that_cannot_be_written_is_found_before_training(
+    below: str, tmp_path: Path, digits: Split, numpy_backend: Backend
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"file.*: cannot be written: .*; choose another --out"):
+        record(tmp_path / "file" / below, SETTINGS, digits, numpy_backend, Never())
+
+
+def test_a_disk_that_fills_up_is_said(
+    tmp_path: Path, digits: Split, numpy_backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = record(tmp_path, SETTINGS, digits, numpy_backend, train(SETTINGS, digits, numpy_backend))
+
+    def full(_path: Path, _content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(mlp_xp.runs, "write_atomically", full)
+    with pytest.raises(RunError, match="cannot be written: No space left on device"):
+        next(epochs)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("the device is lost")])
+def test_what_was_saved_stays_when_training_stops(
+    error: BaseException, tmp_path: Path, digits: Split, numpy_backend: Backend
+) -> None:
+    def stopping() -> Iterator[Epoch]:
+        yield next(train(SETTINGS, digits, numpy_backend))
+        raise error
+
+    epochs = record(tmp_path, SETTINGS, digits, numpy_backend, stopping())
+    first = next(epochs)
+    with pytest.raises(type(error)):
+        next(epochs)
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+    assert len((tmp_path / "curve.jsonl").read_text().splitlines()) == 1
+    saved = load_model(tmp_path, numpy_backend).host_parameters()
+    np.testing.assert_array_equal(saved[0].weight, first.model.host_parameters()[0].weight)
+
+
+def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Return a function that changes a folder's run.json."""
+
+    def apply(folder: Path) -> None:
+        description = json.loads((folder / "run.json").read_text())
+        change(description)
+        (folder / "run.json").write_text(json.dumps(description))
+
+    return apply
+
+
+def retensor(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Return a function that changes a folder's weights."""
+
+    def apply(folder: Path) -> None:
+        tensors = safetensors.numpy.load_file(folder / "weights.safetensors")
+        change(tensors)
+        (folder / "weights.safetensors").write_bytes(safetensors.numpy.save(tensors))
+
+    return apply
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (shutil.rmtree, r"holds no run \(run.json is missing\); make one with: mlp-xp train --out"),
+    "no json": (lambda f: (f / "run.json").write_text("{"), "run.json: cannot be read: Expecting"),
+    "no text": (lambda f: (f / "run.json").write_bytes(b"\xff\xfe{"), "run.json: cannot be read: 'utf-8'"),
+    "a list": (lambda f: (f / "run.json").write_text("[]"), "not a run's description of format 1"),
+    "a later format": (edit(lambda d: d.update(format=2)), "not a run's description of format 1"),
+    "no settings": (edit(lambda d: d.pop("settings")), "not a run's description: 'settings' is missing"),
+    "settings of text": (edit(lambda d: d.update(settings="lab")), "not a run's description: "),
+    "an unknown setting": (edit(lambda d: d["settings"].update(magic=1)), "unknown setting 'magic'"),
+    "a bad setting": (edit(lambda d: d["settings"].update(activation="rel")), "must be one of"),
+    "features of text": (edit(lambda d: d["data"].update(n_features="many")), "not a run's description: invalid"),
+    "other features": (edit(lambda d: d["data"].update(n_features=65)), r"layer 0 has shapes \(64, 16\) and \(16,\)"),
+    "other layers": (edit(lambda d: d["settings"].update(hidden_layer_sizes=[16, 8])), "'layers.2.weight' is missing"),
+    "no weights": (lambda f: (f / "weights.safetensors").unlink(), "is missing: no epoch of this run was finished"),
+    "cut weights": (truncate, "weights.safetensors: cannot be read: "),
+    "empty weights": (lambda f: (f / "weights.safetensors").write_bytes(b""), "cannot be read: "),
+    "a tensor less": (retensor(lambda t: t.pop("layers.1.bias")), "the tensor 'layers.1.bias' is missing"),
+    "another bias": (retensor(lambda t: t.update({"layers.0.bias": np.zeros((4, 4))})), "layer 0 has shapes"),
+    "a scalar bias": (retensor(lambda t: t.update({"layers.1.bias": np.zeros(())})), "layer 1 has shapes"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_run_is_refused(
+    damage: str, recorded: tuple[Path, list[Epoch]], tmp_path: Path, numpy_backend: Backend
+) -> None:
+    change, message = DAMAGES[damage]
+    shutil.copytree(recorded[0], tmp_path / "run")
+    change(tmp_path / "run")
+    with pytest.raises(RunError, match=message):
+        load_model(tmp_path / "run", numpy_backend)

@@ -1,0 +1,78 @@
+"""What decides a training: only possible values come in, and they survive a file."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlp_xp.errors import SettingsError
+from mlp_xp.optimizers import SGD, Adam
+from mlp_xp.settings import PRESETS, Settings
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"activation": "rel"}, r"activation = 'rel': must be one of .*\(did you mean 'relu'\?\)"),
+    ({"loss": "mse"}, "loss = 'mse': must be one of cross_entropy, binary_cross_entropy, squared_error"),
+    ({"optimizer": "SGD"}, "optimizer = 'SGD': must be one of"),
+    ({"init": None}, "init = None: must be one of"),
+    ({"dtype": "float16"}, r"dtype = 'float16': must be one of float32, float64 \(did you mean"),
+    ({"arithmetic": "exotic"}, "arithmetic = 'exotic': must be one of"),
+    ({"hidden_layer_sizes": 64}, r"hidden_layer_sizes = 64: must be a list such as \(256, 256\)"),
+    ({"hidden_layer_sizes": (64, 0)}, r"hidden_layer_sizes = \(64, 0\): must be whole numbers ≥ 1"),
+    ({"hidden_layer_sizes": "64"}, "must be whole numbers ≥ 1"),
+    ({"batch_size": 0}, "batch_size = 0: must be a whole number ≥ 1"),
+    ({"batch_size": 10.0}, "batch_size = 10.0: must be a whole number ≥ 1"),
+    ({"epochs": True}, "epochs = True: must be a whole number ≥ 1"),
+    ({"seed": -1}, "seed = -1: must be a whole number ≥ 0"),
+    ({"learning_rate": 0.0}, "learning_rate = 0.0: must be a number > 0"),
+    ({"learning_rate": float("nan")}, "learning_rate = nan: must be a number > 0"),
+    ({"learning_rate": float("inf")}, "learning_rate = inf: must be a number > 0"),
+    ({"learning_rate": "0.1"}, "learning_rate = '0.1': must be a number > 0"),
+    ({"epsilon": 0}, "epsilon = 0: must be a number > 0"),
+    ({"momentum": 1.0}, r"momentum = 1.0: must be a number in \[0, 1\)"),
+    ({"beta_1": -0.1}, r"beta_1 = -0.1: must be a number in \[0, 1\)"),
+    ({"beta_2": None}, r"beta_2 = None: must be a number in \[0, 1\)"),
+    ({"l2": -1.0}, "l2 = -1.0: must be a number ≥ 0"),
+    ({"nesterov": "no"}, "nesterov = 'no': must be True or False"),
+    ({"nesterov": True}, "nesterov = True: must be False unless momentum > 0"),
+    ({"learning_rat": 0.1}, "unknown setting 'learning_rat'"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), REFUSED, ids=[str(values) for values, _ in REFUSED])
+def test_impossible_values_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Settings.from_dict(values)
+
+
+def test_the_labs_preset_is_the_labs() -> None:
+    lab = PRESETS["lab"]
+    assert lab.hidden_layer_sizes == (256, 256)
+    assert (lab.activation, lab.loss, lab.optimizer, lab.init) == ("relu", "cross_entropy", "sgd", "pytorch")
+    assert (lab.learning_rate, lab.batch_size, lab.epochs) == (0.1, 200, 20)
+    assert (lab.momentum, lab.l2, lab.dtype, lab.arithmetic) == (0.0, 0.0, "float32", "native")
+
+
+def test_json_holds_all_of_them() -> None:
+    settings = Settings(hidden_layer_sizes=(3, 4), momentum=0.9, nesterov=True, l2=0.1, dtype="float64", seed=10**30)
+    again = Settings.from_dict(json.loads(json.dumps(settings.to_dict())))
+    assert again == settings
+    assert hash(again) == hash(settings)  # equal settings share a compiled step
+
+
+def test_numpys_numbers_become_plain_ones() -> None:
+    settings = Settings(
+        hidden_layer_sizes=np.asarray([8, 4]),  # type: ignore[arg-type]
+        batch_size=np.int64(10),  # type: ignore[arg-type]
+        learning_rate=np.float32(0.5),  # type: ignore[arg-type]
+    )
+    assert json.loads(json.dumps(settings.to_dict()))["hidden_layer_sizes"] == [8, 4]
+    assert settings == Settings(hidden_layer_sizes=(8, 4), batch_size=10, learning_rate=0.5)
+
+
+def test_the_optimizer_is_the_one_described() -> None:
+    assert Settings(learning_rate=0.2, momentum=0.9, nesterov=True).make_optimizer() == SGD(0.2, 0.9, True)
+    adam = Settings(optimizer="adam", learning_rate=0.2, beta_1=0.8, beta_2=0.9, epsilon=1e-6)
+    assert adam.make_optimizer() == Adam(0.2, 0.8, 0.9, 1e-6)

@@ -1,0 +1,177 @@
+"""The epoch loop: one curve on every backend, and what an epoch is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mlp_xp.backend import Backend
+from mlp_xp.datasets import Dataset, Split, load
+from mlp_xp.errors import SettingsError, TrainingDiverged
+from mlp_xp.initializers import initial_parameters
+from mlp_xp.settings import Settings
+from mlp_xp.training import Epoch, train
+
+SETTINGS = Settings(hidden_layer_sizes=(32,), batch_size=100, epochs=3)
+# Rounding errors grow by less than 1,000 in these 42 steps; a wrong formula is off in the first digits.
+ULPS = 1000.0
+
+
+@pytest.fixture(scope="module")
+def digits() -> Split:
+    return load("digits").split()
+
+
+def toy(n: int = 60, n_classes: int = 2) -> Split:
+    """Return a small problem of random rows whose class is decided by the first feature."""
+    features = np.random.default_rng(0).normal(size=(n, 5))
+    edges = np.quantile(features[:, 0], np.linspace(0, 1, n_classes + 1)[1:-1])
+    return Dataset("toy", features, np.searchsorted(edges, features[:, 0]).astype(np.int32), n_classes).split()
+
+
+def curve(epochs: list[Epoch]) -> np.ndarray:
+    return np.concatenate([epoch.step_losses for epoch in epochs])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": "adam", "learning_rate": 0.01, "activation": "sigmoid", "l2": 0.001},
+        {"momentum": 0.9, "nesterov": True, "learning_rate": 0.02, "loss": "binary_cross_entropy"},
+        {"loss": "squared_error", "activation": "tanh", "hidden_layer_sizes": (16, 16)},
+    ],
+    ids=["sgd", "adam", "nesterov", "squared error"],
+)
+def test_every_backend_draws_the_same_curve(
+    backend: Backend, numpy_backend: Backend, digits: Split, changes: dict[str, object], dtype: str
+) -> None:
+    settings = replace(SETTINGS, dtype=dtype, **changes)  # type: ignore[arg-type]
+    epochs, reference = (list(train(settings, digits, each)) for each in (backend, numpy_backend))
+    tolerance = ULPS * float(np.finfo(dtype).eps) * float(np.max(curve(reference)))
+    assert float(np.max(np.abs(curve(epochs) - curve(reference)))) <= tolerance
+    for epoch, expected in zip(epochs, reference, strict=True):
+        assert abs(epoch.test_loss - expected.test_loss) <= tolerance
+        assert epoch.accuracy == pytest.approx(expected.accuracy, abs=1.5 / digits.test.n_samples)
+        for layer in epoch.model.parameters:
+            for array in layer:
+                assert array.dtype == getattr(backend.xp, dtype)
+
+
+def test_it_learns(backend: Backend, digits: Split) -> None:
+    *_, last = train(replace(SETTINGS, epochs=8, batch_size=20), digits, backend)
+    assert last.accuracy is not None
+    assert last.accuracy > 0.9
+
+
+def test_the_same_call_gives_the_same_bits(backend: Backend, digits: Split) -> None:
+    first, second = (curve(list(train(SETTINGS, digits, backend))) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_another_seed_gives_another_curve(numpy_backend: Backend, digits: Split) -> None:
+    first, second = (curve(list(train(replace(SETTINGS, seed=s), digits, numpy_backend))) for s in (0, 1))
+    assert not np.any(first == second)
+
+
+def test_an_epoch_is_the_mean_of_its_batches_and_drops_the_partial_one(numpy_backend: Backend, digits: Split) -> None:
+    for epoch in train(SETTINGS, digits, numpy_backend):
+        assert epoch.step_losses.shape == (1437 // 100,)
+        assert epoch.loss == float(np.mean(epoch.step_losses))
+        assert epoch.seconds > 0
+
+
+def test_a_loss_is_taken_before_its_step(numpy_backend: Backend) -> None:
+    """With parameters at zero all classes are equally likely, so the first loss is log(n_classes)."""
+    data = toy(n_classes=4)
+    zeros = tuple(
+        layer._replace(weight=layer.weight * 0, bias=layer.bias * 0)
+        for layer in initial_parameters((5, 8, 4), "pytorch", 0)
+    )
+    settings = Settings(hidden_layer_sizes=(8,), batch_size=10, epochs=1, dtype="float64")
+    (epoch,) = train(settings, data, numpy_backend, initial=zeros)
+    assert abs(epoch.step_losses[0] - np.log(4)) < 1e-15
+
+
+def test_every_test_row_counts(backend: Backend) -> None:
+    """Also where the rows do not fill the last chunk: 4,097 rows make two chunks, one of them padded."""
+    from mlp_xp.model import CHUNK_ROWS
+
+    data = toy()
+    repeats = -(-(CHUNK_ROWS + 1) // data.train.n_samples)
+    rows = np.tile(np.arange(data.train.n_samples), repeats)[: CHUNK_ROWS + 1]
+    big = Split(data.train, data.train.take(rows))
+    settings = Settings(hidden_layer_sizes=(4,), batch_size=48, epochs=1, dtype="float64")
+    (epoch,) = train(settings, big, backend)
+    labels, probabilities = epoch.model.predict(data.train.features)
+    assert labels is not None
+    losses = -np.log(probabilities[np.arange(labels.size), data.train.targets])
+    assert abs(epoch.test_loss - np.mean(losses[rows])) <= 1e-13
+    assert epoch.accuracy == np.mean((labels == data.train.targets)[rows])
+
+
+def test_bytes_are_scaled_where_they_are_used(backend: Backend, digits: Split) -> None:
+    assert digits.train.features.dtype == np.uint8
+    floats = Split(*(replace(d, features=d.features / 16.0, scale=1.0) for d in digits))
+    as_bytes, as_floats = (curve(list(train(SETTINGS, data, backend))) for data in (digits, floats))
+    np.testing.assert_array_equal(as_bytes, as_floats)
+
+
+def test_two_classes_with_one_output(backend: Backend) -> None:
+    settings = Settings(
+        hidden_layer_sizes=(8,), batch_size=8, epochs=40, learning_rate=0.5, loss="binary_cross_entropy"
+    )
+    data = toy(200)
+    *_, last = train(settings, data, backend)
+    assert last.model.objective.network.layer_sizes == (5, 8, 1)
+    assert last.accuracy is not None
+    assert last.accuracy > 0.9
+    labels, probabilities = last.model.predict(data.test.features)
+    np.testing.assert_array_equal(labels, (probabilities[:, 0] > 0.5).astype(np.int64))
+
+
+def test_a_regression_has_no_accuracy(backend: Backend) -> None:
+    features = np.random.default_rng(0).normal(size=(200, 3))
+    targets = features @ np.asarray([[1.0], [-2.0], [0.5]]) + 0.25
+    data = Dataset("line", features, targets, None).split()
+    settings = Settings(hidden_layer_sizes=(), loss="squared_error", batch_size=20, epochs=60, dtype="float64")
+    *_, last = train(settings, data, backend)
+    assert last.accuracy is None
+    assert last.test_loss < 1e-12
+    prediction = last.model.predict(data.test.features)
+    assert prediction.labels is None
+    np.testing.assert_allclose(prediction.values, data.test.targets, atol=1e-6)
+    assert last.summary().endswith(f"{last.test_loss:.4f}")
+
+
+def test_the_summary_is_the_labs_line(numpy_backend: Backend, digits: Split) -> None:
+    (epoch,) = train(replace(SETTINGS, epochs=1), digits, numpy_backend)
+    assert epoch.accuracy is not None
+    assert epoch.summary() == "#summary:% 4d %.4f %.2f%%" % (0, epoch.loss, 100 * epoch.accuracy)
+
+
+def test_batches_larger_than_the_data_are_refused_at_once(numpy_backend: Backend) -> None:
+    with pytest.raises(SettingsError, match=r"batch_size = 49: there are only 48 rows to train on"):
+        train(replace(SETTINGS, batch_size=49), toy(), numpy_backend)
+
+
+def test_a_loss_that_does_not_fit_the_data_is_refused(numpy_backend: Backend) -> None:
+    data = Dataset("line", np.zeros((9, 2)), np.zeros((9, 1)), None).split()
+    with pytest.raises(SettingsError, match="a regression needs 'squared_error'"):
+        train(replace(SETTINGS, batch_size=2), data, numpy_backend)
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+def test_a_loss_that_is_not_finite_stops_training(backend: Backend) -> None:
+    data = toy(200)
+    settings = Settings(hidden_layer_sizes=(8,), batch_size=10, learning_rate=1e30, loss="squared_error")
+    with pytest.raises(TrainingDiverged, match=r"epoch 0, step \d+: the loss is (inf|nan); try a smaller"):
+        list(train(settings, data, backend))
+
+
+def test_rows_that_are_not_split_are_refused(numpy_backend: Backend) -> None:
+    with pytest.raises(SettingsError, match=r"data is a Dataset: give what its split\(\) returns"):
+        train(SETTINGS, load("digits"), numpy_backend)  # type: ignore[arg-type]
