@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -38,12 +38,35 @@ without any mistake; float64, where rounding is 1e9 times smaller, tells the two
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The largest difference of two curves and where it is."""
+class Place:
+    """A step of a training; both numbers count from 0."""
 
-    value: float
     epoch: int
     step: int
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}, step {self.step}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a curve goes from the reference, over the steps that both have.
+
+    Attributes
+    ----------
+    value : float or None
+        The largest difference; None if there is no step to compare.
+    at : Place or None
+        Where that is.
+    first_outside : Place or None
+        The first step beyond the tolerance; None if there is none.
+    within_tolerance : bool
+        Whether there is none, and the training came to its end.
+    """
+
+    value: float | None
+    at: Place | None
+    first_outside: Place | None
     within_tolerance: bool
 
 
@@ -61,12 +84,15 @@ class Training:
         Per epoch, as `mlp_xp.training.Epoch.row` gives it.
     step_losses : ndarray of float64, shape (n_epochs × n_steps,)
         Every batch's loss over all epochs.
+    diverged : str or None
+        If the training diverged: where, and what was not finite. The epochs before that one are kept.
     """
 
     name: str
     description: dict[str, Any]
     curve: list[dict[str, Any]]
     step_losses: NDArray[np.float64]
+    diverged: str | None = None
 
     @property
     def device(self) -> str:
@@ -106,12 +132,19 @@ class Comparison:
         return np.where(early, tolerance.early, tolerance.late) * np.maximum.accumulate(np.maximum(first, 1.0))
 
     def difference(self, training: Training) -> Difference:
-        """Return the largest difference of a training's batch losses from the first one's."""
-        difference = np.abs(training.step_losses - self.trainings[0].step_losses)
-        where = int(np.argmax(difference))
-        steps_per_epoch = difference.size // self.settings.epochs
-        within = bool(np.all(difference <= self.allowed))
-        return Difference(float(difference[where]), *divmod(where, steps_per_epoch), within)
+        """Return how far a training's batch losses go from the first one's."""
+        first, n = self.trainings[0].step_losses, training.step_losses.size
+        if n == 0:
+            return Difference(None, None, None, within_tolerance=False)
+        difference = np.abs(training.step_losses - first[:n])
+        outside = ~(difference <= self.allowed[:n])  # NaN is outside, too
+
+        def place(step: np.intp) -> Place:
+            return Place(*divmod(int(step), first.size // self.settings.epochs))
+
+        first_outside = place(np.argmax(outside)) if np.any(outside) else None
+        within = first_outside is None and training.diverged is None
+        return Difference(float(np.max(difference)), place(np.argmax(difference)), first_outside, within)
 
     @property
     def within_tolerance(self) -> bool:
@@ -130,7 +163,8 @@ class Comparison:
                     "name": training.name,
                     "description": training.description,
                     "seconds": training.seconds,
-                    "difference": vars(self.difference(training)),
+                    "diverged": training.diverged,
+                    "difference": asdict(self.difference(training)),
                     "curve": training.curve,
                     "step_losses": training.step_losses.tolist(),
                 }
@@ -156,14 +190,21 @@ def compare(
     on_epoch : callable
         Told of every epoch as soon as it is over.
 
+    Returns
+    -------
+    Comparison
+        Of a training that diverged, the epochs before that.
+
     Raises
     ------
-    SettingsError, TrainingDiverged
-        As `mlp_xp.training.train`; the latter names the backend.
+    SettingsError
+        As `mlp_xp.training.train`.
+    TrainingDiverged
+        If the reference's training diverges: there is nothing to hold the others against.
     """
 
     def run(backend: Backend) -> Training:
-        curve, step_losses = [], []
+        curve, step_losses, diverged = [], [np.empty(0)], None
         try:
             for epoch in train(settings, data, backend):
                 if on_epoch is not None:
@@ -171,7 +212,9 @@ def compare(
                 curve.append(epoch.row())
                 step_losses.append(epoch.step_losses)
         except TrainingDiverged as error:
-            raise TrainingDiverged(f"{backend.name}: {error}") from error
-        return Training(backend.name, backend.describe(), curve, np.concatenate(step_losses))
+            if backend is backends[0]:
+                raise TrainingDiverged(f"{backend.name}: {error}") from error
+            diverged = str(error).partition(";")[0]  # what follows is advice
+        return Training(backend.name, backend.describe(), curve, np.concatenate(step_losses), diverged)
 
     return Comparison(settings, data.train.name, [run(backend) for backend in backends])

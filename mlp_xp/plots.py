@@ -83,20 +83,21 @@ def plot_comparison(comparison: Comparison) -> Figure:
     for i, training in enumerate(comparison.trainings):
         # Thick below thin, so that every curve shows although they lie on one another.
         above.plot(
-            _means(steps, width),
+            _means(steps[: training.step_losses.size], width),  # one that diverged ends early
             _means(training.step_losses, width),
             linewidth=1.0 + 2.4 * (len(others) - i),
             color=f"C{i}",
-            label=training.label,
+            label=f"{training.label}: diverged" if training.diverged else training.label,
         )
     _logarithmic(above)
     above.set_ylabel("loss of each batch" if width == 1 else f"loss, mean of {width} batches")
     _legend(above)
     for i, training in enumerate(others, start=1):
-        difference = np.abs(training.step_losses - first.step_losses)
+        n = training.step_losses.size
+        difference = np.abs(training.step_losses - first.step_losses[:n])
         visible = np.where(difference > 0, difference, np.nan)  # a log axis has no zero
-        label = training.label if np.any(difference) else f"{training.label}: 0 everywhere"
-        below.plot(steps, visible, ".", markersize=2, color=f"C{i}", label=label)
+        label = training.label if np.any(difference) or not n else f"{training.label}: 0 everywhere"
+        below.plot(steps[:n], visible, ".", markersize=2, color=f"C{i}", label=label)
     below.step(steps, comparison.allowed, where="mid", color="0.4", linestyle="--", label="tolerance")
     below.set_yscale("log")
     below.set_ylabel(f"difference from\n{first.label}")

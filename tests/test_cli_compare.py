@@ -13,6 +13,10 @@ from mlp_xp.cli import main
 QUICK = ["--hidden", "8", "--epochs", "2", "--batch-size", "100"]
 
 
+def verdicts(table: str) -> list[str]:
+    return [line.rsplit("  ", 1)[1] for line in table.splitlines()[1:]]
+
+
 def test_two_libraries_draw_one_curve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "--backends", "numpy, jax", *QUICK, "--out", str(tmp_path / "below" / "it")]) == 0
     output = capsys.readouterr()
@@ -40,12 +44,27 @@ def test_two_libraries_draw_one_curve(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_a_wrong_library_is_told_by_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "--backends", "numpy,tf32,readonly", *QUICK, "--out", str(tmp_path)]) == 1
     output = capsys.readouterr()
-    verdicts = [line.rsplit("  ", 1)[1] for line in output.out.splitlines()[1:]]
-    assert verdicts == ["reference", "OUTSIDE TOLERANCE", "ok"]
+    assert verdicts(output.out) == ["reference", "OUTSIDE TOLERANCE from epoch 0, step 0", "ok"]
     assert "a backend leaves the tolerance" in output.err
     assert "--dtype float64" in output.err
     result = json.loads((tmp_path / "compare.json").read_text())
+    assert result["backends"][1]["difference"]["first_outside"] == {"epoch": 0, "step": 0}
     assert [backend["difference"]["within_tolerance"] for backend in result["backends"]] == [True, False, True]
+
+
+@pytest.mark.usefixtures("wrong_backends")
+def test_a_library_that_diverges_takes_no_curve_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--backends", "numpy,infinite,late,readonly", *QUICK, "--out", str(tmp_path)]) == 1
+    output = capsys.readouterr()
+    result = json.loads((tmp_path / "compare.json").read_text())
+    _, at_once, late, _ = (backend["diverged"] for backend in result["backends"])
+    assert verdicts(output.out) == ["reference", f"DIVERGED ({at_once})", f"DIVERGED ({late})", "ok"]
+    assert at_once == "epoch 0, step 0: the loss is nan"
+    assert late.startswith("epoch 1, step ")
+    assert output.out.splitlines()[2].split()[2:7] == ["-", "-", "0.00", "-", "-"]
+    assert "a backend leaves the tolerance or diverges" in output.err
+    assert {path.name for path in tmp_path.iterdir()} == {"compare.json", "compare.png"}
+    assert [len(backend["step_losses"]) for backend in result["backends"]] == [28, 0, 14, 28]
 
 
 def test_the_same_library_twice_repeats_itself(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mlp_xp.backend import Backend, open_backend
-from mlp_xp.comparison import Comparison, Training, compare
+from mlp_xp.comparison import Comparison, Difference, Place, Training, compare
 from mlp_xp.datasets import Split, load
 from mlp_xp.errors import TrainingDiverged
 from mlp_xp.settings import Settings
@@ -53,8 +54,16 @@ def test_the_tolerance_is_that_of_the_dtype(dtype: str, change: dict[int, float]
 def test_the_largest_difference_is_found_with_its_place() -> None:
     both = comparison("float32", {3: 1e-7, 217: -3e-4})
     difference = both.difference(both.trainings[1])
-    assert (difference.epoch, difference.step) == (2, 17)
+    assert difference.at == Place(2, 17)
     assert difference.value == pytest.approx(3e-4)
+    assert difference.first_outside is None
+
+
+def test_the_first_step_outside_is_found_although_others_are_farther_off() -> None:
+    both = comparison("float32", {98: 9e-7, 99: 2e-6, 100: 6e-3, 217: 0.5})
+    assert both.difference(both.trainings[1]) == Difference(0.5, Place(2, 17), Place(0, 99), within_tolerance=False)
+    both = comparison("float64", {0: float("nan")})
+    assert both.difference(both.trainings[1]).first_outside == Place(0, 0)
 
 
 def test_the_tolerance_grows_with_the_largest_loss_so_far_and_no_later_one() -> None:
@@ -72,7 +81,9 @@ def test_json_holds_it() -> None:
     assert values["tolerance"] == {"early_steps": 100, "early": 1e-6, "late": 5e-3}
     assert [backend["name"] for backend in values["backends"]] == ["a", "b"]
     second = values["backends"][1]
-    assert second["difference"] == {"value": 0.5, "epoch": 1, "step": 50, "within_tolerance": False}
+    place = {"epoch": 1, "step": 50}
+    assert second["difference"] == {"value": 0.5, "at": place, "first_outside": place, "within_tolerance": False}
+    assert second["diverged"] is None
     assert second["seconds"] == 0.75
     assert second["step_losses"] == both.trainings[1].step_losses.tolist()
 
@@ -104,6 +115,25 @@ def test_wrong_backends_leave_it(numpy_backend: Backend, digits: Split) -> None:
 
 
 @pytest.mark.usefixtures("wrong_backends")
-def test_a_training_that_diverges_names_the_backend(numpy_backend: Backend, digits: Split) -> None:
+def test_a_reference_that_diverges_names_the_backend(numpy_backend: Backend, digits: Split) -> None:
     with pytest.raises(TrainingDiverged, match=r"infinite: epoch 0, step 0: the loss is"):
-        compare(SETTINGS, digits, [numpy_backend, open_backend("infinite")])
+        compare(SETTINGS, digits, [open_backend("infinite"), numpy_backend])
+
+
+@pytest.mark.usefixtures("wrong_backends")
+def test_another_training_that_diverges_leaves_the_rest(numpy_backend: Backend, digits: Split) -> None:
+    """And of itself the epochs that it finished."""
+    result = compare(SETTINGS, digits, [numpy_backend, open_backend("infinite"), open_backend("late"), numpy_backend])
+    first, at_once, late, last = result.trainings
+    assert at_once.diverged == "epoch 0, step 0: the loss is nan"
+    assert (at_once.curve, at_once.step_losses.size) == ([], 0)
+    assert result.difference(at_once) == Difference(None, None, None, within_tolerance=False)
+    assert re.fullmatch(r"epoch 1, step \d+: the loss is nan", late.diverged or "")
+    assert [row["loss"] for row in late.curve] == [first.curve[0]["loss"]]
+    np.testing.assert_array_equal(late.step_losses, first.step_losses[:14])
+    assert result.difference(late) == Difference(0.0, Place(0, 0), None, within_tolerance=False)
+    assert last.diverged is None
+    assert result.difference(last).within_tolerance
+    assert not result.within_tolerance
+    values = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert [backend["diverged"] for backend in values["backends"]] == [None, at_once.diverged, late.diverged, None]

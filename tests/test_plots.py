@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,19 @@ def test_many_steps_are_averaged_above_and_all_shown_below() -> None:
     assert heights[-1] == pytest.approx(losses[(heights.size - 1) * width :].mean())
     assert above.get_ylabel() == f"loss, mean of {width} batches"
     assert np.size(below.get_lines()[0].get_xdata()) == 4801
+    assert png(figure)
+
+
+@pytest.mark.parametrize("n_steps", [0, 1, 150])
+def test_a_curve_that_diverged_is_drawn_as_far_as_it_goes(n_steps: int) -> None:
+    both = comparison(2000, 0.0, 1e-5)
+    first, second = both.trainings
+    cut = replace(second, step_losses=second.step_losses[:n_steps], diverged="epoch 0, step 7: the loss is nan")
+    above, below = (figure := plot_comparison(replace(both, trainings=[first, cut]))).axes
+    assert labels(above) == ["library0 (cpu)", "library1 (cpu): diverged"]
+    assert labels(below) == ["library1 (cpu)", "tolerance"]
+    assert np.size(above.get_lines()[1].get_xdata()) == -(-n_steps // 7)
+    assert np.size(below.get_lines()[0].get_xdata()) == n_steps
     assert png(figure)
 
 

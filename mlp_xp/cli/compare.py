@@ -12,7 +12,7 @@ from mlp_xp.backend import Backend, open_backend
 from mlp_xp.cli.options import add_data_arguments, add_settings_arguments, describe, load_split, make_settings
 from mlp_xp.cli.progress import note
 from mlp_xp.cli.table import format_table
-from mlp_xp.comparison import Comparison, compare
+from mlp_xp.comparison import Comparison, Difference, Training, compare
 from mlp_xp.errors import BackendUnavailable, RunError
 from mlp_xp.files import make_folder, write_atomically
 from mlp_xp.training import Epoch
@@ -54,8 +54,8 @@ def run(options: argparse.Namespace) -> int:
         note(f"compare.json and compare.png are in {out}")
     if not comparison.within_tolerance:
         note(
-            "a backend leaves the tolerance: it computes something else, or this training amplifies rounding; try "
-            "--dtype float64, where rounding is 1e9 times smaller and a mistake as large as before, "
+            "a backend leaves the tolerance or diverges: it computes something else, or this training amplifies "
+            "rounding; try --dtype float64, where rounding is 1e9 times smaller and a mistake as large as before, "
             "or a smaller --learning-rate"
         )
         return 1
@@ -82,23 +82,34 @@ def _table(comparison: Comparison) -> str:
     header = ("backend", "device", "final loss", "test accuracy", "seconds", "largest difference", "at", "")
     rows = []
     for i, training in enumerate(comparison.trainings):
-        last = training.curve[-1]
+        last = training.curve[-1] if training.curve else {"loss": None, "accuracy": None}
         difference = comparison.difference(training)
-        accuracy = "-" if last["accuracy"] is None else f"{last['accuracy']:.2%}"
-        verdict = "reference" if i == 0 else "ok" if difference.within_tolerance else "OUTSIDE TOLERANCE"
         rows.append(
             (
                 training.name,
                 training.device,
-                f"{last['loss']:.6g}",
-                accuracy,
+                _cell(last["loss"], ".6g"),
+                _cell(last["accuracy"], ".2%"),
                 f"{training.seconds:.2f}",
-                "-" if i == 0 else f"{difference.value:.2e}",
-                "-" if i == 0 else f"epoch {difference.epoch}, step {difference.step}",
-                verdict,
+                "-" if i == 0 else _cell(difference.value, ".2e"),
+                "-" if i == 0 else _cell(difference.at),
+                "reference" if i == 0 else _verdict(training, difference),
             )
         )
     return format_table(header, rows)
+
+
+def _cell(value: object, form: str = "") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _verdict(training: Training, difference: Difference) -> str:
+    verdicts = []
+    if training.diverged is not None:
+        verdicts.append(f"DIVERGED ({training.diverged})")
+    if difference.first_outside is not None:
+        verdicts.append(f"OUTSIDE TOLERANCE from {difference.first_outside}")
+    return ", ".join(verdicts) or "ok"
 
 
 def _open_folder(name: str) -> Path:

@@ -79,6 +79,20 @@ class InfiniteBackend(WrongBackend):
         return (left @ right) + np.inf
 
 
+class LateBackend(WrongBackend):
+    """A hundred right products, and then infinity."""
+
+    name = "late"
+
+    def __init__(self, device: str | None = None) -> None:
+        super().__init__(device)
+        self.products = 0
+
+    def matmul(self, left: Array, right: Array) -> Array:
+        self.products += 1
+        return left @ right if self.products <= 100 else (left @ right) + np.inf
+
+
 class CrashingBackend(NumPyBackend):
     """Cannot be opened, and says so in its own way."""
 
