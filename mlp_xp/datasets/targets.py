@@ -1,4 +1,4 @@
-"""From the arrays a file holds to the contract of a Dataset: every check of labels and features is here."""
+"""From the arrays a file holds to the contract of a Dataset: the checks that can name a place in the file are here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from mlp_xp.datasets.dataset import Dataset
+from mlp_xp.datasets.dataset import Dataset, as_numbers
 from mlp_xp.datasets.files import data_error
 from mlp_xp.errors import SettingsError
 
@@ -79,10 +79,6 @@ def to_dataset(name: str, samples: Samples, *, n_classes: int | None = None, reg
         raise SettingsError("a regression has no classes; leave out --classes, or ask for a classification")
     if n_classes is not None and not 2 <= n_classes <= 1 << 31:
         raise SettingsError(f"a classification cannot have {n_classes} classes; give --classes 2 or more")
-    n_features, n_labels = (len(array) if array.ndim else 0 for array in (samples.features, samples.labels))
-    if n_features != n_labels:
-        problem = f"{n_features} rows of features but {n_labels} labels"
-        raise data_error(name, problem, "give files that belong together")
     features = as_rows(samples.features, name, samples.locate)
     labels = _numbers(samples.labels, name, samples.locate, "label")
     scale = _scale(features) if samples.scale is None else samples.scale
@@ -136,9 +132,7 @@ def _numbers(values: NDArray[Any], source: object, locate: Locate, noun: str) ->
     if values.ndim == 0 or values.size == 0:
         problem = f"holds no {noun}s (they have the shape {values.shape})"
         raise data_error(source, problem, "give at least one row with a label and a feature")
-    if values.dtype.kind not in "biuf":
-        problem = f"its {noun}s are of type {values.dtype}, not real numbers"
-        raise data_error(source, problem, "store integers or floats")
+    values = as_numbers(values, source, noun)
     if values.dtype.kind == "b":
         return values.astype(np.uint8)
     if values.dtype.kind == "f":

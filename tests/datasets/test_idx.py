@@ -169,7 +169,7 @@ def test_no_labels(tmp_path: Path) -> None:
 
 def test_counts_that_differ(tmp_path: Path) -> None:
     images, labels = write(tmp_path / "a", encode(IMAGES)), write(tmp_path / "b", encode(LABELS[:3]))
-    with pytest.raises(DataError, match=r"a,.*b: 4 rows of features but 3 labels; give files that belong"):
+    with pytest.raises(DataError, match=r"a,.*b: 4 rows of features but 3 of targets; give .* that belong together"):
         load(f"{images},{labels}")
 
 

@@ -158,7 +158,7 @@ def test_arrays_that_are_missing_or_differ(tmp_path: Path) -> None:
         load(path)
     assert load_features(path, n_features=1).shape == (2, 1)
     np.savez(path, x=np.ones((2, 1)), y=[0, 1, 1])
-    with pytest.raises(DataError, match=r"t\.npz: 2 rows of features but 3 labels"):
+    with pytest.raises(DataError, match=r"t\.npz: 2 rows of features but 3 of targets"):
         load(path)
     np.savez(path)
     with pytest.raises(DataError, match="only nothing"):

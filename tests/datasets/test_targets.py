@@ -121,11 +121,10 @@ def test_features_become_rows_in_native_order(kind: str) -> None:
 @pytest.mark.parametrize(
     ("features", "labels", "text"),
     [
-        (np.ones((3, 2)), [0, 1], "file: 3 rows of features but 2 labels; "),
+        (np.ones((3, 2)), [0, 1], "file: 3 rows of features but 2 of targets; "),
         (np.ones((0, 2)), [], r"file: holds no features \(they have the shape \(0, 2\)\)"),
         (np.ones((2, 0)), [0, 1], "file: holds no features"),
         (np.ones((2, 1)), np.ones((2, 0)), "file: holds no labels"),
-        (np.float64(1), [0], "file: 0 rows of features but 1 labels"),
         (np.float64(1), np.float64(1), "file: holds no features"),
         ([["a"]], [0], "file: its features are of type <U1, not real numbers; store integers or floats"),
         (np.array(["2020-01-01"], "M8[D]"), [0], "file: its features are of type datetime64"),
