@@ -1,6 +1,6 @@
 """A run folder: what was trained, on what, and how it went, in files that need no mlp_xp to be read.
 
-``run.json``            settings, versions, the backend, the data's shape and SHA-256
+``run.json``            settings, versions, the backend, the data's source, shape and SHA-256
 ``curve.jsonl``         a line per epoch: epoch, loss, test_loss, accuracy, seconds
 ``steps.csv``           every batch's loss: epoch, step, loss
 ``weights.safetensors`` the parameters after the last finished epoch: ``layers.0.weight``, ``layers.0.bias``, …
@@ -26,6 +26,7 @@ import mlp_xp
 from mlp_xp.arithmetic import make_arithmetic
 from mlp_xp.backend import Backend
 from mlp_xp.datasets.dataset import Split
+from mlp_xp.datasets.source import DataSource
 from mlp_xp.errors import RunError
 from mlp_xp.files import make_folder, write_atomically
 from mlp_xp.model import Model
@@ -54,6 +55,7 @@ def record(
     backend: Backend,
     epochs: Iterable[Epoch],
     *,
+    source: DataSource | None = None,
     overwrite: bool = False,
 ) -> Iterator[Epoch]:
     """Write a run folder while a training goes on, and hand every epoch on.
@@ -69,6 +71,8 @@ def record(
         What `mlp_xp.training.train` was given.
     epochs : iterable of Epoch
         What it returned.
+    source : DataSource, optional
+        What ``data`` were loaded from, so that they can be loaded again; None for arrays of one's own.
     overwrite : bool
         Whether a run that is already there may be replaced.
 
@@ -93,6 +97,7 @@ def record(
         "settings": settings.to_dict(),
         "data": {
             "name": train.name,
+            "source": None if source is None else source.to_dict(),
             "n_train": train.n_samples,
             "n_test": data.test.n_samples,
             "n_features": train.n_features,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mlp_xp.cli import main
+from mlp_xp.datasets import load
+from mlp_xp.datasets.source import DataSource
 from mlp_xp.settings import PRESETS, Settings
 
 QUICK = ["--hidden", "8", "--epochs", "2", "--batch-size", "200"]
@@ -55,6 +58,46 @@ def test_every_option_reaches_the_run(tmp_path: Path) -> None:
     )
     data = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
     assert (data["n_train"], data["n_test"], data["scale"]) == (898, 899, 1 / 32)
+
+
+def data_of(run: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((run / "run.json").read_text())["data"]
+    return data
+
+
+def test_the_split_is_the_labs_unless_another_seed_is_given(tmp_path: Path) -> None:
+    for arguments, seed in (([], 2020), (["--split-seed", "7"], 7)):
+        assert main(["train", *QUICK, *arguments, "--out", str(tmp_path / str(seed))]) == 0
+        expected = load("digits").split(0.2, seed)
+        digests = {key: value for key, value in data_of(tmp_path / str(seed)).items() if key.startswith("sha256")}
+        assert digests == {"sha256_train": expected.train.digest(), "sha256_test": expected.test.digest()}
+    assert data_of(tmp_path / "2020")["sha256_test"] != data_of(tmp_path / "7")["sha256_test"]
+
+
+def test_the_run_says_how_to_load_its_data_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(0).normal(size=(500, 3))
+    np.savetxt(tmp_path / "rows.csv", np.column_stack([rows, np.arange(500) % 3]), delimiter=",", header="a,b,c,y")
+    monkeypatch.chdir(tmp_path)
+    options = "--data rows.csv --label-column -1 --header --classes 4 --scale 1/8 --test-size 0.3 --split-seed 5"
+    assert main(["train", *QUICK, *options.split(), "--out", "run"]) == 0
+    assert (
+        main(["train", *QUICK, "--data", "rows.csv", "--label-column", "-1", "--task", "regression", "--out", "r"]) == 0
+    )
+    monkeypatch.chdir("/")
+    assert data_of(tmp_path / "run")["source"] == {
+        "name": str(tmp_path / "rows.csv"),
+        "label_column": -1,
+        "header": True,
+        "n_classes": 4,
+        "regression": False,
+        "scale": 1 / 8,
+        "test_size": 0.3,
+        "split_seed": 5,
+    }
+    for run in ("run", "r"):
+        data = data_of(tmp_path / run)
+        again = DataSource.from_dict(data["source"]).load()
+        assert (again.train.digest(), again.test.digest()) == (data["sha256_train"], data["sha256_test"])
 
 
 def test_a_preset_is_where_the_options_start_from(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def test_run_json_says_what_was_trained_on_what(recorded: tuple[Path, list[Epoch
     assert run["backend"]["numpy"] == run["versions"]["numpy"] == np.__version__
     assert run["data"] == {
         "name": "digits",
+        "source": None,
         "n_train": 1437,
         "n_test": 360,
         "n_features": 64,

@@ -9,7 +9,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mlp_xp.backend import Backend, open_backend
-from mlp_xp.cli.options import add_data_arguments, add_settings_arguments, describe, load_split, make_settings
+from mlp_xp.cli.options import (
+    add_data_arguments,
+    add_settings_arguments,
+    describe,
+    load_split,
+    make_settings,
+    make_source,
+)
 from mlp_xp.cli.progress import note
 from mlp_xp.cli.table import format_table
 from mlp_xp.comparison import Comparison, Difference, Training, compare
@@ -38,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     settings = make_settings(options)
     backends = _open(options.backends, skip_unavailable=options.available)
     out = _open_folder(options.out) if options.out else None
-    data = load_split(options)
+    data = load_split(make_source(options))
     note(describe(data))
     total = settings.epochs * len(backends)
     with tqdm(total=total, desc=backends[0].name, unit="epoch", disable=None, leave=False) as bar:

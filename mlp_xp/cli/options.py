@@ -10,12 +10,13 @@ from fractions import Fraction
 import numpy as np
 
 from mlp_xp.cli.progress import note
-from mlp_xp.datasets import Split, load
+from mlp_xp.datasets import Split
+from mlp_xp.datasets.source import DataSource
 from mlp_xp.settings import CHOICES, PRESETS, Settings
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `load_split` reads."""
+    """Add the options that `make_source` reads."""
     group = parser.add_argument_group("data")
     group.add_argument(
         "--data",
@@ -41,23 +42,28 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--split-seed", type=_seed, default=2020, metavar="N", help="default 2020, the lab's")
 
 
-def load_split(options: argparse.Namespace) -> Split:
-    """Load the data that the options name and split them."""
+def make_source(options: argparse.Namespace) -> DataSource:
+    """Return where the data come from and how they are split, as the options say."""
+    return DataSource(
+        options.data,
+        label_column=options.label_column,
+        header=options.header,
+        n_classes=options.classes,
+        regression=options.task == "regression",
+        scale=options.scale,
+        test_size=options.test_size,
+        split_seed=options.split_seed,
+    )
+
+
+def load_split(source: DataSource) -> Split:
+    """Load and split data, with warnings turned into remarks."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        data = load(
-            options.data,
-            label_column=options.label_column,
-            header=options.header,
-            n_classes=options.classes,
-            regression=options.task == "regression",
-            progress=True,
-        )
+        data = source.load(progress=True)
     for warning in caught:
         note(str(warning.message))
-    if options.scale is not None:
-        data = dataclasses.replace(data, scale=options.scale)
-    return data.split(options.test_size, options.split_seed)
+    return data
 
 
 def describe(data: Split) -> str:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 
 from mlp_xp.backend import open_backend
-from mlp_xp.cli.options import add_data_arguments, add_settings_arguments, describe, load_split, make_settings
+from mlp_xp.cli.options import (
+    add_data_arguments,
+    add_settings_arguments,
+    describe,
+    load_split,
+    make_settings,
+    make_source,
+)
 from mlp_xp.cli.progress import note, progress, say
 from mlp_xp.runs import record
 from mlp_xp.training import train
@@ -25,10 +32,11 @@ def run(options: argparse.Namespace) -> int:
     """Train, printing the lab's line per epoch."""
     settings = make_settings(options)
     backend = open_backend(options.backend, options.device)
-    data = load_split(options)
+    source = make_source(options)
+    data = load_split(source)
     epochs = train(settings, data, backend)
     if options.out:
-        epochs = record(options.out, settings, data, backend, epochs, overwrite=options.overwrite)
+        epochs = record(options.out, settings, data, backend, epochs, source=source, overwrite=options.overwrite)
     note(describe(data))
     result = "test loss" if data.train.n_classes is None else "test accuracy"
     note(f"each line: epoch, mean loss of its batches, {result}")
