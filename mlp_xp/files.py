@@ -6,7 +6,25 @@ import contextlib
 import errno
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+
+from mlp_xp.errors import RunError
+
+
+@contextlib.contextmanager
+def writing(path: Path | str, option: str = "--out") -> Iterator[None]:
+    """Say what could not be written, why, and which option names another place.
+
+    Raises
+    ------
+    RunError
+        For every `OSError` inside the ``with`` block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}; choose another {option}") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -17,6 +35,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     OSError
         If it cannot be written; the old file is then still whole and nothing is left beside it.
     """
+    if path.is_dir():  # also "." and "/", which have no name to write beside
+        raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as file:

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import platform
 from collections.abc import Iterable, Iterator
@@ -28,7 +27,7 @@ from mlp_xp.backend import Backend
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
 from mlp_xp.errors import RunError
-from mlp_xp.files import make_folder, write_atomically
+from mlp_xp.files import make_folder, write_atomically, writing
 from mlp_xp.model import Model
 from mlp_xp.network import Layer, Network, map_parameters
 from mlp_xp.objective import Objective
@@ -82,7 +81,9 @@ def record(
         If the folder holds a run already, or cannot be written.
     """
     folder = Path(folder)
-    if not overwrite and any((folder / name).exists() for name in (RUN, CURVE, STEPS, WEIGHTS, PICTURE)):
+    with writing(folder):
+        taken = any((folder / name).exists() for name in (RUN, CURVE, STEPS, WEIGHTS, PICTURE))
+    if taken and not overwrite:
         raise RunError(f"{folder} already holds a run; choose another --out, or replace it with --overwrite")
     train = data.train
     description = {
@@ -107,7 +108,7 @@ def record(
             "sha256_test": data.test.digest(),
         },
     }
-    with _writing(folder):
+    with writing(folder):
         make_folder(folder)
         for name in (CURVE, STEPS, WEIGHTS, PICTURE):
             (folder / name).unlink(missing_ok=True)
@@ -121,7 +122,7 @@ def _record_epochs(folder: Path, title: str, epochs: Iterable[Epoch]) -> Iterato
     step_losses: list[NDArray[np.float64]] = []
     try:
         for epoch in epochs:
-            with _writing(folder):
+            with writing(folder):
                 _record_epoch(folder, epoch)
             curve.append(epoch.row())
             step_losses.append(epoch.step_losses)
@@ -130,7 +131,7 @@ def _record_epochs(folder: Path, title: str, epochs: Iterable[Epoch]) -> Iterato
         if curve:
             from mlp_xp.plots import plot_run, png  # matplotlib is slow to import, and comes last
 
-            with _writing(folder):
+            with writing(folder):
                 write_atomically(folder / PICTURE, png(plot_run(np.concatenate(step_losses), curve, title)))
 
 
@@ -204,12 +205,3 @@ def _read_layers(path: Path, n_layers: int) -> tuple[Layer, ...]:
         raise RunError(f"{path}: the tensor {error} is missing") from error
     except (OSError, safetensors.SafetensorError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Say which folder could not be written, and why."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror or error}; choose another --out") from error

@@ -86,6 +86,29 @@ def test_errors_leave_with_2_and_no_traceback() -> None:
     assert result.stderr.count("\n") == 1
 
 
+def test_too_little_memory_is_one_clear_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """These weights do not fit into any machine's address space."""
+    assert main(["train", "--hidden", f"1,{10**14}"]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("mlp-xp: error: the memory does not suffice (Unable to allocate 728. TiB for an array")
+    assert output.err.endswith("; give less data, a smaller network (--hidden) or smaller batches (--batch-size)\n")
+    assert output.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["train --out=", "compare --backends numpy,readonly --out=", "predict run --input digits.csv --output="],
+)
+def test_an_empty_name_of_what_is_to_be_written_is_refused(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would pass for no name, and hours of training would not be kept."""
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments.split())
+    option = arguments.split()[-1].removesuffix("=")
+    expected = f"error: argument {option}: an empty name; give one, or leave the option out\n"
+    assert capsys.readouterr().err.endswith(expected)
+
+
 def test_a_line_comes_at_once_also_through_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(pipe))

@@ -127,7 +127,7 @@ def test_an_output_that_cannot_be_written_is_found_before_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+    for out in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("long" * 100)):
         assert main(["train", *QUICK, "--out", str(out)]) == 2
         output = capsys.readouterr()
         assert output.out == ""
@@ -198,6 +198,7 @@ def test_what_cannot_be_is_said_in_one_line(
     [
         ("--hidden", "8;8", "'8;8' is not a list of whole numbers such as 256,256"),
         ("--scale", "1/0", "'1/0' is neither a number nor a fraction such as 1/256"),
+        ("--scale", "1e400", "'1e400' is neither a number nor a fraction such as 1/256"),
         ("--scale", "0", "0 would leave nothing of the features"),
         ("--test-size", "1", "'1' is not a number between 0 and 1"),
         ("--test-size", "x", "'x' is not a number between 0 and 1"),

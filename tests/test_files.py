@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from mlp_xp.files import make_folder, write_atomically
+from mlp_xp.errors import RunError
+from mlp_xp.files import make_folder, write_atomically, writing
 
 
 def test_content_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -42,11 +44,43 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
+def test_a_rename_that_fails_leaves_the_old_file_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def fail(self: Path, target: Path) -> Path:
+        assert self.read_bytes() == b"new"
+        raise PermissionError(f"{target} is open elsewhere")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(PermissionError, match="is open elsewhere"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("folder", ["folder", ".", ""])
+def test_a_folder_is_not_replaced(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError, match="folder"):
-        write_atomically(tmp_path / "folder", b"new")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(IsADirectoryError, match="it is a folder, not a file"):
+        write_atomically(Path(folder), b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "message"),
+    [
+        (("runs/a",), OSError(errno.ENOSPC, "full"), "runs/a: cannot be written: full; choose another --out"),
+        (("b.csv", "--output"), OSError("why"), "b.csv: cannot be written: why; choose another --output"),
+    ],
+)
+def test_what_cannot_be_written_is_named_with_the_option(place: tuple[str, ...], error: OSError, message: str) -> None:
+    with pytest.raises(RunError) as caught, writing(*place):
+        raise error
+    assert str(caught.value) == message
 
 
 def test_a_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path) -> None:

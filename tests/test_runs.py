@@ -134,7 +134,7 @@ class Never(Iterator[Epoch]):
         raise AssertionError("training has begun")
 
 
-@pytest.mark.parametrize("name", ["run.json", "weights.safetensors", "curve.jsonl"])
+@pytest.mark.parametrize("name", sorted(FILES))
 def test_a_folder_with_any_of_a_runs_files_is_refused(
     name: str, tmp_path: Path, digits: Split, numpy_backend: Backend
 ) -> None:

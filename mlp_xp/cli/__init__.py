@@ -49,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MLPXPError as error:
         print(f"mlp-xp: error: {error}", file=sys.stderr)
         return 2
+    except MemoryError as error:
+        reason = f" ({error})" if str(error) else ""
+        remedy = "give less data, a smaller network (--hidden) or smaller batches (--batch-size)"
+        print(f"mlp-xp: error: the memory does not suffice{reason}; {remedy}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("mlp-xp: interrupted", file=sys.stderr)
         return 130

@@ -16,12 +16,13 @@ from mlp_xp.cli.options import (
     load_split,
     make_settings,
     make_source,
+    path,
 )
 from mlp_xp.cli.progress import note
 from mlp_xp.cli.table import format_table
 from mlp_xp.comparison import Comparison, Difference, Training, compare
-from mlp_xp.errors import BackendUnavailable, RunError
-from mlp_xp.files import make_folder, write_atomically
+from mlp_xp.errors import BackendUnavailable
+from mlp_xp.files import make_folder, write_atomically, writing
 from mlp_xp.training import Epoch
 
 
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='the first is the reference; a name may have a device: "torch:cpu,torch:cuda"',
     )
     parser.add_argument("--available", action="store_true", help="leave out backends that cannot be opened here")
-    parser.add_argument("--out", metavar="DIR", help="folder for compare.json and compare.png")
+    parser.add_argument("--out", type=path, metavar="DIR", help="folder for compare.json and compare.png")
     add_data_arguments(parser)
     add_settings_arguments(parser)
 
@@ -44,7 +45,9 @@ def run(options: argparse.Namespace) -> int:
     """Train on every backend, print the table, and return 1 if a backend leaves the tolerance."""
     settings = make_settings(options)
     backends = _open(options.backends, skip_unavailable=options.available)
-    out = _open_folder(options.out) if options.out else None
+    if options.out is not None:
+        with writing(options.out):
+            make_folder(options.out)
     data = load_split(make_source(options))
     note(describe(data))
     total = settings.epochs * len(backends)
@@ -56,9 +59,9 @@ def run(options: argparse.Namespace) -> int:
 
         comparison = compare(settings, data, backends, on_epoch)
     print(_table(comparison))
-    if out is not None:
-        _write(out, comparison)
-        note(f"compare.json and compare.png are in {out}")
+    if options.out is not None:
+        _write(options.out, comparison)
+        note(f"compare.json and compare.png are in {options.out}")
     if not comparison.within_tolerance:
         note(
             "a backend leaves the tolerance or diverges: it computes something else, or this training amplifies "
@@ -119,23 +122,12 @@ def _verdict(training: Training, difference: Difference) -> str:
     return ", ".join(verdicts) or "ok"
 
 
-def _open_folder(name: str) -> Path:
-    folder = Path(name)
-    try:
-        make_folder(folder)
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror}; choose another --out") from error
-    return folder
-
-
 def _write(folder: Path, comparison: Comparison) -> None:
     from mlp_xp.plots import plot_comparison, png  # matplotlib is slow to import, and comes last
 
-    try:
+    with writing(folder):
         write_atomically(folder / "compare.json", (json.dumps(comparison.to_dict()) + "\n").encode())
         write_atomically(folder / "compare.png", png(plot_comparison(comparison)))
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror}; choose another --out") from error
 
 
 def _names(text: str) -> list[str]:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import warnings
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
@@ -132,6 +133,13 @@ def make_settings(options: argparse.Namespace) -> Settings:
     return dataclasses.replace(settings, **given)
 
 
+def path(text: str) -> Path:
+    """Return what an option says is to be written; an unset variable in a script must not pass for "nothing"."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name; give one, or leave the option out")
+    return Path(text)
+
+
 def _sizes(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",")) if text.strip() else ()
@@ -142,7 +150,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 def _fraction(text: str) -> float:
     try:
         value = float(Fraction(text))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a fraction such as 1/256") from None
     if value == 0.0:
         raise argparse.ArgumentTypeError("0 would leave nothing of the features")

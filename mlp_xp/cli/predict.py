@@ -6,12 +6,11 @@ import argparse
 import csv
 import io
 import sys
-from pathlib import Path
 
 from mlp_xp.backend import open_backend
+from mlp_xp.cli.options import path
 from mlp_xp.datasets import load_features
-from mlp_xp.errors import RunError
-from mlp_xp.files import write_atomically
+from mlp_xp.files import write_atomically, writing
 from mlp_xp.model import Prediction
 from mlp_xp.runs import load_model
 
@@ -20,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommand's options."""
     parser.add_argument("run", metavar="RUN", help="folder of a recorded run")
     parser.add_argument("--input", required=True, metavar="FILE", help="rows of features: CSV, NPY, NPZ or IDX images")
-    parser.add_argument("--output", metavar="FILE", help="CSV file to write; default: standard output")
+    parser.add_argument("--output", type=path, metavar="FILE", help="CSV file to write; default: standard output")
     parser.add_argument("--label-column", type=int, metavar="N", help="a column of the table that is not a feature")
     parser.add_argument(
         "--header",
@@ -44,10 +43,8 @@ def run(options: argparse.Namespace) -> int:
     if options.output is None:
         sys.stdout.write(text)
         return 0
-    try:
-        write_atomically(Path(options.output), text.encode())
-    except OSError as error:
-        raise RunError(f"{options.output}: cannot be written: {error.strerror}; choose another --output") from error
+    with writing(options.output, "--output"):
+        write_atomically(options.output, text.encode())
     return 0
 
 

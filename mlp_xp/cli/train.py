@@ -12,6 +12,7 @@ from mlp_xp.cli.options import (
     load_split,
     make_settings,
     make_source,
+    path,
 )
 from mlp_xp.cli.progress import note, progress, say
 from mlp_xp.runs import record
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommand's options."""
     parser.add_argument("--backend", default="numpy", metavar="NAME", help="array library; default numpy")
     parser.add_argument("--device", metavar="NAME", help='such as "cpu" or "cuda:0"; default: the library\'s own')
-    parser.add_argument("--out", metavar="RUN", help="folder to record the run in; default: nothing is kept")
+    parser.add_argument("--out", type=path, metavar="RUN", help="folder to record the run in; default: nothing is kept")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
     add_data_arguments(parser)
     add_settings_arguments(parser)
@@ -35,12 +36,13 @@ def run(options: argparse.Namespace) -> int:
     source = make_source(options)
     data = load_split(source)
     epochs = train(settings, data, backend)
-    if options.out:
+    if options.out is not None:
         epochs = record(options.out, settings, data, backend, epochs, source=source, overwrite=options.overwrite)
     note(describe(data))
     result = "test loss" if data.train.n_classes is None else "test accuracy"
     note(f"each line: epoch, mean loss of its batches, {result}")
     for epoch in progress(epochs, settings.epochs, f"{data.train.name} on {backend.name}"):
         say(epoch.summary())
-    note(f"recorded in {options.out}" if options.out else "nothing is kept; --out RUN records curve, weights and plot")
+    kept = "nothing is kept; --out RUN records curve, weights and plot"
+    note(kept if options.out is None else f"recorded in {options.out}")
     return 0
