@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -10,7 +10,11 @@ from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.datasets.dataset import Dataset
+from mlp_xp.datasets.files import data_error
 from mlp_xp.losses import encode_targets
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class DeviceData(NamedTuple):
@@ -29,11 +33,39 @@ class DeviceData(NamedTuple):
 
 
 def to_device(data: Dataset, backend: Backend, dtype: str) -> DeviceData:
-    """Copy a data set to the backend's device; bytes stay bytes, other features become ``dtype``."""
+    """Copy a data set to the backend's device; bytes stay bytes, other features become ``dtype``.
+
+    Raises
+    ------
+    DataError
+        If a number is not finite, or not in ``dtype``.
+    """
+    targets = _cast(data.targets, dtype, data.name, "target") if data.n_classes is None else data.targets
     return DeviceData(
-        backend.asarray(data.features, "uint8" if data.features.dtype == np.uint8 else dtype),
-        backend.asarray(data.targets, dtype if data.n_classes is None else "int32"),
+        features_to_device(data.features, backend, dtype, data.name),
+        backend.asarray(targets, dtype if data.n_classes is None else "int32"),
     )
+
+
+def features_to_device(features: NDArray[Any], backend: Backend, dtype: str, source: str) -> Array:
+    """Copy features, shape (n_samples, n_features), as `to_device` does; ``source`` names them in its error."""
+    if features.dtype == np.uint8:
+        return backend.asarray(features)
+    return backend.asarray(_cast(features, dtype, source, "feature"), dtype)
+
+
+def _cast(values: NDArray[Any], dtype: str, source: str, noun: str) -> NDArray[Any]:
+    """Return host values of shape (n, m) in a type that holds them."""
+    with np.errstate(over="ignore"):  # is looked for right below
+        cast = values.astype(dtype, copy=False)
+    finite = np.isfinite(cast)
+    if not finite.all():
+        row, column = np.unravel_index(np.argmin(finite), finite.shape)
+        problem = f"a {noun} (column {column}, counted from 0) is {values[row, column]}"
+        if np.isfinite(values[row, column]):
+            raise data_error(source, f"{problem}, which {dtype} cannot hold", "use --dtype float64, or another unit")
+        raise data_error(source, problem, "remove the row or give it a number")
+    return cast
 
 
 def gather(data: DeviceData, rows: Array, scale: float, n_outputs: int, arithmetic: Arithmetic) -> tuple[Array, Array]:
@@ -53,8 +85,12 @@ def gather(data: DeviceData, rows: Array, scale: float, n_outputs: int, arithmet
     features : array of shape (n, n_features)
     targets : array of shape (n, n_outputs)
     """
+    targets = encode_targets(arithmetic.xp.take(data.targets, rows, axis=0), n_outputs, arithmetic)
+    return gather_features(data.features, rows, scale, arithmetic), targets
+
+
+def gather_features(features: Array, rows: Array, scale: float, arithmetic: Arithmetic) -> Array:
+    """Return the features of some rows, as `gather` does."""
     xp = arithmetic.xp
-    features = xp.astype(xp.take(data.features, rows, axis=0), arithmetic.dtype, copy=False)
-    if scale != 1.0:
-        features = features * scale
-    return features, encode_targets(xp.take(data.targets, rows, axis=0), n_outputs, arithmetic)
+    gathered = xp.astype(xp.take(features, rows, axis=0), arithmetic.dtype, copy=False)
+    return gathered if scale == 1.0 else gathered * scale

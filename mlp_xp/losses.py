@@ -1,9 +1,10 @@
 """Loss functions of a network's logits: each value, and the gradient that all of them share.
 
-Each function returns, for every row, the loss and the *prediction*: what the logits say in the terms of the
-targets (class probabilities, or numbers). The three losses are negative log-likelihoods of a categorical, a
-Bernoulli and a normal distribution with their canonical links, so one gradient with respect to the logits
-serves them all: prediction - target (McCullagh and Nelder, Generalized Linear Models, 1989, section 2.5).
+Each function returns, for every row, the *prediction*: what the logits say in the terms of the targets (class
+probabilities, or numbers); and the loss as a function of the targets, which a mere prediction does not have. The
+three losses are negative log-likelihoods of a categorical, a Bernoulli and a normal distribution with their
+canonical links, so one gradient with respect to the logits serves them all: prediction - target (McCullagh and
+Nelder, Generalized Linear Models, 1989, section 2.5).
 """
 
 from __future__ import annotations
@@ -15,50 +16,61 @@ from mlp_xp.activations import sigmoid
 from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.array_types import Array
 
-Loss: TypeAlias = Callable[[Array, Array, Arithmetic], tuple[Array, Array]]
+LossOfTargets: TypeAlias = Callable[[Array], Array]
+Loss: TypeAlias = Callable[[Array, Arithmetic], tuple[Array, LossOfTargets]]
 
 
-def softmax_cross_entropy(logits: Array, targets: Array, arithmetic: Arithmetic) -> tuple[Array, Array]:
-    """Return -sum(t log softmax(z)) in nats per row.
+def softmax_cross_entropy(logits: Array, arithmetic: Arithmetic) -> tuple[Array, LossOfTargets]:
+    """Predict softmax(z); the loss is -sum(t log softmax(z)) in nats per row.
 
     Parameters
     ----------
     logits : array of shape (..., n, n_classes)
-    targets : array of the same shape
-        Rows that sum to one: one-hot labels (see `encode_targets`) or class probabilities.
     arithmetic : Arithmetic
 
     Returns
     -------
-    losses : array of shape (..., n)
     prediction : array of shape (..., n, n_classes)
-        softmax(z).
+    losses : callable
+        From targets of the same shape, rows that sum to one: one-hot labels (see `encode_targets`) or class
+        probabilities. Returns an array of shape (..., n).
     """
     xp = arithmetic.xp
     shifted = logits - xp.max(logits, axis=-1, keepdims=True)  # leaves the softmax as it is; exp cannot overflow
     exponentials = arithmetic.exp(shifted)
     total = arithmetic.sum(exponentials, axis=-1, keepdims=True)
-    losses = xp.squeeze(arithmetic.log(total), axis=-1) - arithmetic.sum(targets * shifted, axis=-1)
-    return losses, arithmetic.divide(exponentials, total)
+
+    def losses(targets: Array) -> Array:
+        return xp.squeeze(arithmetic.log(total), axis=-1) - arithmetic.sum(targets * shifted, axis=-1)
+
+    return arithmetic.divide(exponentials, total), losses
 
 
-def binary_cross_entropy(logits: Array, targets: Array, arithmetic: Arithmetic) -> tuple[Array, Array]:
-    """Return -sum(t log p + (1 - t) log(1 - p)) in nats per row, p = sigmoid(z), summed over the outputs.
+def binary_cross_entropy(logits: Array, arithmetic: Arithmetic) -> tuple[Array, LossOfTargets]:
+    """Predict p = sigmoid(z); the loss is -sum(t log p + (1 - t) log(1 - p)) in nats per row, over the outputs.
 
     Shapes as in `softmax_cross_entropy`; targets lie in [0, 1], independently for every output.
     """
     xp = arithmetic.xp
-    softplus = xp.maximum(logits, 0.0) + arithmetic.log(1.0 + arithmetic.exp(-xp.abs(logits)))
-    return arithmetic.sum(softplus - targets * logits, axis=-1), sigmoid(logits, arithmetic)
+
+    def losses(targets: Array) -> Array:
+        softplus = xp.maximum(logits, 0.0) + arithmetic.log(1.0 + arithmetic.exp(-xp.abs(logits)))
+        return arithmetic.sum(softplus - targets * logits, axis=-1)
+
+    return sigmoid(logits, arithmetic), losses
 
 
-def squared_error(logits: Array, targets: Array, arithmetic: Arithmetic) -> tuple[Array, Array]:
-    """Return half the squared distance per row, sum((z - t)²) / 2; the prediction is z itself.
+def squared_error(logits: Array, arithmetic: Arithmetic) -> tuple[Array, LossOfTargets]:
+    """Predict z itself; the loss is half the squared distance per row, sum((z - t)²) / 2.
 
     Shapes as in `softmax_cross_entropy`.
     """
-    residual = logits - targets
-    return 0.5 * arithmetic.sum(residual * residual, axis=-1), logits
+
+    def losses(targets: Array) -> Array:
+        residual = logits - targets
+        return 0.5 * arithmetic.sum(residual * residual, axis=-1)
+
+    return logits, losses
 
 
 def gradient_of_mean(prediction: Array, targets: Array) -> Array:

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mlp_xp.arithmetic import Arithmetic
-from mlp_xp.array_types import Array
-from mlp_xp.backend import Backend
-from mlp_xp.batches import DeviceData, gather, to_device
-from mlp_xp.datasets.dataset import Dataset
+from mlp_xp.array_types import Array, PyTree
+from mlp_xp.backend import Backend, Step
+from mlp_xp.batches import DeviceData, features_to_device, gather, gather_features
+from mlp_xp.datasets.dataset import as_numbers
 from mlp_xp.errors import DataError
-from mlp_xp.network import Layer, Parameters
+from mlp_xp.network import Parameters, map_parameters
 from mlp_xp.objective import Objective
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 CHUNK_ROWS = 4096
 """Most rows that are pushed through the network at once when nothing is learnt."""
@@ -73,33 +73,38 @@ class Model:
     arithmetic: Arithmetic
     dtype: str
 
-    def predict(self, features: NDArray[np.generic]) -> Prediction:
-        """Predict host rows of shape (n, n_features), stored as the training's were (``scale`` is applied).
+    def predict(self, features: ArrayLike) -> Prediction:
+        """Predict rows, stored as the training's were (``scale`` is applied).
+
+        Parameters
+        ----------
+        features : array-like of shape (n, n_features)
+            Whatever NumPy can read.
 
         Raises
         ------
         DataError
-            If the number of features is not the network's, or there is no row.
+            If the number of features is not the network's, there is no row, or a value is no finite number.
         """
-        wanted = self.objective.network.layer_sizes[0]
-        if features.ndim != 2 or features.shape[1] != wanted or features.shape[0] == 0:
-            raise DataError(f"features of shape {features.shape}: the network takes one or more rows of {wanted}")
-        # The loss wants targets; a prediction does not depend on them.
-        targets = np.zeros(features.shape[0], np.int32)
-        rows = Dataset("rows to predict", features, targets, self.n_classes or 2)
-        _, values = self._infer(to_device(rows, self.backend, self.dtype))
+        source, wanted = "rows to predict", self.objective.network.layer_sizes[0]
+        host = as_numbers(features, source, "feature")
+        if host.ndim != 2 or host.shape[1] != wanted or host.shape[0] == 0:
+            raise DataError(f"features of shape {host.shape}: the network takes one or more rows of {wanted}")
+        step = PredictionStep(self.objective, self.scale, self.arithmetic)
+        (values,) = self._infer(step, features_to_device(host, self.backend, self.dtype, source), len(host))
         return Prediction(self._labels(values), values)
 
     def evaluate(self, data: DeviceData) -> Evaluation:
         """Return mean loss and accuracy over all rows of a data set that is on the model's device."""
-        losses, values = self._infer(data)
+        step = EvaluationStep(self.objective, self.scale, self.arithmetic)
+        losses, values = self._infer(step, data, data.features.shape[0])
         labels = self._labels(values)
         hits = None if labels is None else float(np.mean(labels == self.backend.to_host(data.targets)))
         return Evaluation(float(np.mean(losses, dtype=np.float64)), hits)
 
     def host_parameters(self) -> Parameters:
-        """Return the parameters as NumPy arrays."""
-        return tuple(Layer(*map(self.backend.to_host, layer)) for layer in self.parameters)
+        """Return copies of the parameters as NumPy arrays."""
+        return map_parameters(lambda array: np.array(self.backend.to_host(array)), self.parameters)
 
     def _labels(self, values: NDArray[Any]) -> NDArray[np.int64] | None:
         if self.n_classes is None:
@@ -109,22 +114,35 @@ class Model:
         labels: NDArray[np.int64] = np.argmax(values, axis=-1).astype(np.int64)
         return labels
 
-    def _infer(self, data: DeviceData) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return every row's loss, shape (n,), and prediction, shape (n, n_outputs), on the host."""
-        n = data.features.shape[0]
+    def _infer(self, step: Step, constants: PyTree, n: int) -> list[NDArray[Any]]:
+        """Return what a step says of each of n rows, on the host: arrays whose first axis has n entries."""
         n_chunks = -(-n // CHUNK_ROWS)
         rows_per_chunk = -(-n // n_chunks)
         # Chunks of one size compile once; the last one is filled up with rows whose results are cut off again.
         rows = np.arange(n_chunks * rows_per_chunk) % n
-        step = InferenceStep(self.objective, self.scale, self.arithmetic)
         xs = (self.backend.asarray(rows.reshape(n_chunks, rows_per_chunk), "int32"),)
-        _, (losses, predictions) = self.backend.scan(step, self.parameters, xs, data)
-        host = self.backend.to_host(predictions)
-        return self.backend.to_host(losses).reshape(-1)[:n], host.reshape(-1, host.shape[-1])[:n]
+        _, ys = self.backend.scan(step, self.parameters, xs, constants)
+        return [host.reshape(-1, *host.shape[2:])[:n] for host in map(self.backend.to_host, ys)]
 
 
 @dataclass(frozen=True)
-class InferenceStep:
+class PredictionStep:
+    """A step for `Backend.scan`: predictions of some rows of features; the carried parameters stay."""
+
+    objective: Objective
+    scale: float
+    arithmetic: Arithmetic
+
+    def __call__(
+        self, carry: Parameters, x: tuple[Array, ...], constants: Array
+    ) -> tuple[Parameters, tuple[Array, ...]]:
+        """Take the row numbers in ``x[0]``."""
+        features = gather_features(constants, x[0], self.scale, self.arithmetic)
+        return carry, (self.objective.predict(carry, features, self.arithmetic),)
+
+
+@dataclass(frozen=True)
+class EvaluationStep:
     """A step for `Backend.scan`: losses and predictions of some rows; the carried parameters stay."""
 
     objective: Objective

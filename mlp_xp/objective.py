@@ -27,12 +27,19 @@ class Objective:
     loss: str
     l2: float = 0.0
 
+    def predict(self, parameters: Parameters, features: Array, arithmetic: Arithmetic) -> Array:
+        """Return every row's prediction, shape (..., n, n_outputs)."""
+        logits = forward(self.network, parameters, features, arithmetic).outputs[-1]
+        prediction, _ = LOSSES[self.loss](logits, arithmetic)
+        return prediction
+
     def losses(
         self, parameters: Parameters, features: Array, targets: Array, arithmetic: Arithmetic
     ) -> tuple[Array, Array]:
         """Return every row's loss, shape (..., n), and prediction, shape (..., n, n_outputs); no penalty."""
         logits = forward(self.network, parameters, features, arithmetic).outputs[-1]
-        return LOSSES[self.loss](logits, targets, arithmetic)
+        prediction, losses = LOSSES[self.loss](logits, arithmetic)
+        return losses(targets), prediction
 
     def value_and_gradient(
         self, parameters: Parameters, features: Array, targets: Array, arithmetic: Arithmetic
@@ -53,8 +60,8 @@ class Objective:
         gradient : tuple of Layer
         """
         trace = forward(self.network, parameters, features, arithmetic)
-        losses, prediction = LOSSES[self.loss](trace.outputs[-1], targets, arithmetic)
-        value = arithmetic.sum(losses, axis=-1) * (1.0 / losses.shape[-1])
+        prediction, losses = LOSSES[self.loss](trace.outputs[-1], arithmetic)
+        value = arithmetic.sum(losses(targets), axis=-1) * (1.0 / targets.shape[-2])
         logits_gradient = gradient_of_mean(prediction, targets)
         gradient = backward(self.network, parameters, trace, logits_gradient, arithmetic)
         if self.l2 == 0.0:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from mlp_xp.array_types import Array, PyTree
 from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData, gather, to_device
 from mlp_xp.datasets.dataset import Dataset, Split
+from mlp_xp.datasets.files import data_error
 from mlp_xp.errors import SettingsError, TrainingDiverged
 from mlp_xp.initializers import initial_parameters
 from mlp_xp.model import Model
@@ -103,7 +105,7 @@ def make_objective(settings: Settings, data: Dataset) -> Objective:
     if data.n_classes is None:
         if settings.loss != "squared_error":
             raise SettingsError(f"loss = {settings.loss!r}: a regression needs 'squared_error'")
-        n_outputs = data.targets.shape[1]
+        n_outputs = data.n_targets
     else:
         single = settings.loss == "binary_cross_entropy" and data.n_classes == 2
         n_outputs = 1 if single else data.n_classes
@@ -126,7 +128,9 @@ class Trainer:
     Raises
     ------
     SettingsError
-        If the settings do not fit the data.
+        If the settings do not fit the data, or the initial parameters do not fit the network.
+    DataError
+        If a number is not finite in the settings' dtype.
     """
 
     def __init__(self, settings: Settings, data: Dataset, backend: Backend, initial: Parameters | None = None) -> None:
@@ -137,8 +141,12 @@ class Trainer:
             )
         self.settings, self.data, self.backend = settings, data, backend
         self.objective = make_objective(settings, data)
+        sizes = self.objective.network.layer_sizes
         if initial is None:
-            initial = initial_parameters(self.objective.network.layer_sizes, settings.init, settings.seed)
+            initial = initial_parameters(sizes, settings.init, settings.seed)
+        else:
+            initial = map_parameters(np.array, initial)  # a copy: the caller may go on to write to the original
+            _check_shapes(initial, sizes)
         # Arrays first: the first 64-bit one may have to switch the library to 64 bits.
         self.rows = to_device(data, backend, settings.dtype)
         self.parameters = map_parameters(lambda array: backend.asarray(array, settings.dtype), initial)
@@ -183,18 +191,22 @@ def train(settings: Settings, data: Split, backend: Backend, *, initial: Paramet
     Raises
     ------
     SettingsError
-        If the settings do not fit the data; raised before anything is yielded.
+        If the settings do not fit the data, or the initial parameters do not fit the network.
+    DataError
+        If the test set is not of the training set's kind, or a number is not finite in the settings' dtype. Both are
+        raised by the call itself.
     TrainingDiverged
         If a loss is not finite.
     """
     if not isinstance(data, Split):
         raise SettingsError(f"data is a {type(data).__name__}: give what its split() returns")
-    return _epochs(Trainer(settings, data.train, backend, initial), data.test)
+    _check_kind(data)
+    trainer = Trainer(settings, data.train, backend, initial)
+    return _epochs(trainer, to_device(data.test, backend, settings.dtype))
 
 
-def _epochs(trainer: Trainer, test: Dataset) -> Iterator[Epoch]:
+def _epochs(trainer: Trainer, test_rows: DeviceData) -> Iterator[Epoch]:
     settings = trainer.settings
-    test_rows = to_device(test, trainer.backend, settings.dtype)
     for epoch in range(settings.epochs):
         start = time.perf_counter()
         step_losses = trainer.run_epoch(epoch)
@@ -206,6 +218,24 @@ def _epochs(trainer: Trainer, test: Dataset) -> Iterator[Epoch]:
         seconds = time.perf_counter() - start
         loss = float(np.mean(step_losses))
         yield Epoch(epoch, loss, *evaluation, seconds, step_losses, model, trainer.optimizer_state)
+
+
+def _check_kind(data: Split) -> None:
+    """Refuse a test set on which the network could not be tried, or would be tried on other numbers."""
+    for name in ("n_features", "n_classes", "scale", "n_targets"):
+        wanted, found = (getattr(part, name) for part in data)
+        if found != wanted:
+            problem = f"{name} = {found} in the test set, but {wanted} in the training set"
+            raise data_error(data.test.name, problem, "give two parts of one data set, as split() does")
+
+
+def _check_shapes(parameters: Parameters, sizes: tuple[int, ...]) -> None:
+    if len(parameters) != len(sizes) - 1:
+        raise SettingsError(f"initial: {len(parameters)} layers, but the network has {len(sizes) - 1}")
+    for i, (layer, shape) in enumerate(zip(parameters, pairwise(sizes), strict=True)):
+        for name, array, wanted in (("weight", layer.weight, shape), ("bias", layer.bias, shape[1:])):
+            if array.shape != wanted:
+                raise SettingsError(f"initial: the {name} of layer {i} has the shape {array.shape}, not {wanted}")
 
 
 def _check_finite(step_losses: NDArray[np.float64], epoch: int, settings: Settings) -> None:

@@ -9,6 +9,7 @@ from checks import assert_array, native
 from mlp_xp.backend import Backend
 from mlp_xp.batches import gather, to_device
 from mlp_xp.datasets import Dataset
+from mlp_xp.errors import DataError
 
 BYTES = np.asarray([[0, 255, 16], [128, 1, 2], [64, 32, 8]], dtype=np.uint8)
 LABELS = np.asarray([2, 0, 1], dtype=np.int32)
@@ -35,3 +36,35 @@ def test_a_batch_is_gathered_scaled_and_encoded(backend: Backend) -> None:
     like = backend.asarray(np.zeros(1), "float32")
     assert_array(features, BYTES[[2, 0]] / 256, backend, like=like, ulps=0)
     assert_array(targets, np.eye(3)[[1, 2]], backend, like=like, ulps=0)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "message"),
+    [
+        (1e300, "float32", r"1e\+300, which float32 cannot hold; use --dtype float64"),
+        (-3.5e38, "float32", r"-3.5e\+38, which float32 cannot hold"),
+        (np.nan, "float64", "nan; remove the row or give it a number"),
+        (-np.inf, "float32", "-inf; remove the row"),
+    ],
+)
+def test_features_that_the_type_cannot_hold_are_refused(
+    numpy_backend: Backend, value: float, dtype: str, message: str
+) -> None:
+    features = np.asarray([[0, 0], [0, 0], [0, value]])
+    with pytest.raises(DataError, match=rf"mine: a feature \(column 1, counted from 0\) is {message}"):
+        to_device(Dataset("mine", features, LABELS, 3), numpy_backend, dtype)
+
+
+def test_targets_that_the_type_cannot_hold_are_refused(numpy_backend: Backend) -> None:
+    data = Dataset("mine", BYTES, np.asarray([[0.0], [1e300], [0.0]]), None)
+    with pytest.raises(
+        DataError, match=r"mine: a target \(column 0, .*1e\+300, which float32 cannot hold; use --dtype"
+    ):
+        to_device(data, numpy_backend, "float32")
+
+
+def test_the_largest_number_of_a_type_fits(backend: Backend) -> None:
+    largest = np.full((1, 1), np.finfo(np.float32).max, np.float64)
+    data = to_device(Dataset("mine", largest, -largest, None), backend, "float32")
+    np.testing.assert_array_equal(backend.to_host(data.features), largest)
+    np.testing.assert_array_equal(backend.to_host(data.targets), -largest)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from mlp_xp.arithmetic import ARITHMETICS
+from mlp_xp import losses
+from mlp_xp.arithmetic import ARITHMETICS, Arithmetic
+from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.errors import DataError
 from mlp_xp.initializers import initial_parameters
@@ -70,6 +73,43 @@ def test_stored_features_are_scaled(backend: Backend) -> None:
 def test_the_wrong_number_of_features_is_refused(numpy_backend: Backend, shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match=r"features of shape \(.*\): the network takes one or more rows of 6"):
         make(numpy_backend).predict(np.zeros(shape))
+
+
+def test_lists_are_taken(numpy_backend: Backend) -> None:
+    model = make(numpy_backend)
+    np.testing.assert_array_equal(model.predict(rows(3).tolist()).values, model.predict(rows(3)).values)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ([[1, 2], [3]], "rows to predict: its features cannot be made into a NumPy array"),
+        ([["a"] * 6], "rows to predict: its features are of type <U1, not real numbers"),
+        ([[0, 0, 0, 0, float("nan"), 0]], r"rows to predict: a feature \(column 4, counted from 0\) is nan; remove"),
+    ],
+)
+def test_what_is_no_number_is_refused(numpy_backend: Backend, features: list[Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        make(numpy_backend).predict(features)
+
+
+def test_a_prediction_computes_no_loss(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are no targets to compute it from."""
+
+    def loss(logits: Array, _arithmetic: Arithmetic) -> Any:
+        return logits, None
+
+    monkeypatch.setitem(losses.LOSSES, "without targets", loss)
+    _, values = make(backend, "without targets").predict(rows(4))
+    np.testing.assert_allclose(values, logits(rows(4)), rtol=1e-13, atol=1e-15)
+
+
+def test_parameters_on_the_host_may_be_written_to(backend: Backend) -> None:
+    model = make(backend)
+    before = model.predict(rows(4)).values
+    for layer in model.host_parameters():
+        layer.weight[:] = layer.bias[:] = 0.0
+    np.testing.assert_array_equal(model.predict(rows(4)).values, before)
 
 
 def test_parameters_come_back_to_the_host(backend: Backend) -> None:

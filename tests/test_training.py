@@ -9,7 +9,7 @@ import pytest
 
 from mlp_xp.backend import Backend
 from mlp_xp.datasets import Dataset, Split, load
-from mlp_xp.errors import SettingsError, TrainingDiverged
+from mlp_xp.errors import DataError, SettingsError, TrainingDiverged
 from mlp_xp.initializers import initial_parameters
 from mlp_xp.settings import Settings
 from mlp_xp.training import Epoch, train
@@ -175,3 +175,69 @@ def test_a_loss_that_is_not_finite_stops_training(backend: Backend) -> None:
 def test_rows_that_are_not_split_are_refused(numpy_backend: Backend) -> None:
     with pytest.raises(SettingsError, match=r"data is a Dataset: give what its split\(\) returns"):
         train(SETTINGS, load("digits"), numpy_backend)  # type: ignore[arg-type]
+
+
+def regression(n_targets: int) -> Dataset:
+    return Dataset("line", np.zeros((9, 5)), np.zeros((9, n_targets)), None)
+
+
+@pytest.mark.parametrize(
+    ("train_set", "test_set", "message"),
+    [
+        (toy().train, replace(toy().test, features=np.zeros((12, 4))), "n_features = 4 in the test set, but 5 in the"),
+        (toy().train, replace(toy().test, n_classes=3), "n_classes = 3 in the test set, but 2 in the training set"),
+        (toy().train, replace(toy().test, scale=0.5), "scale = 0.5 in the test set, but 1.0 in the training set"),
+        (regression(1), regression(2), "n_targets = 2 in the test set, but 1 in the training set"),
+    ],
+)
+def test_a_test_set_of_another_kind_is_refused_at_once(
+    numpy_backend: Backend, train_set: Dataset, test_set: Dataset, message: str
+) -> None:
+    with pytest.raises(DataError, match=f"{test_set.name}: {message}.*; give two parts of one data set"):
+        train(replace(SETTINGS, loss="squared_error", batch_size=2), Split(train_set, test_set), numpy_backend)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((5, 8), "initial: 1 layers, but the network has 2"),
+        ((5, 7, 2), r"initial: the weight of layer 0 has the shape \(5, 7\), not \(5, 8\)"),
+        ((5, 8, 3), r"initial: the weight of layer 1 has the shape \(8, 3\), not \(8, 2\)"),
+    ],
+)
+def test_initial_parameters_that_do_not_fit_are_refused_at_once(
+    numpy_backend: Backend, sizes: tuple[int, ...], message: str
+) -> None:
+    settings = Settings(hidden_layer_sizes=(8,), batch_size=10)
+    with pytest.raises(SettingsError, match=message):
+        train(settings, toy(), numpy_backend, initial=initial_parameters(sizes, "pytorch", 0))
+
+
+def test_an_initial_bias_that_does_not_fit_is_refused(numpy_backend: Backend) -> None:
+    """It could be broadcast, and would then be trained in the wrong shape."""
+    first, second = initial_parameters((5, 8, 2), "pytorch", 0)
+    initial = (first._replace(bias=np.zeros((1, 8))), second)
+    with pytest.raises(SettingsError, match=r"initial: the bias of layer 0 has the shape \(1, 8\), not \(8,\)"):
+        train(Settings(hidden_layer_sizes=(8,), batch_size=10), toy(), numpy_backend, initial=initial)
+
+
+def test_initial_parameters_may_be_written_to_afterwards(backend: Backend) -> None:
+    settings = Settings(hidden_layer_sizes=(8,), batch_size=10, epochs=1, dtype="float64")
+    initial = initial_parameters((5, 8, 2), "pytorch", 0)
+    epochs = train(settings, toy(), backend, initial=initial)
+    initial[0].weight[:] = 1e9
+    np.testing.assert_array_equal(curve(list(epochs)), curve(list(train(settings, toy(), backend))))
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_features_beyond_the_dtype_are_refused_at_once(backend: Backend, part: str) -> None:
+    data = toy()
+    huge = getattr(data, part).features.copy()
+    huge[3, 2] = 1e300
+    data = data._replace(**{part: replace(getattr(data, part), features=huge)})
+    settings = Settings(hidden_layer_sizes=(8,), batch_size=10, epochs=1)
+    with pytest.raises(
+        DataError, match=r"toy: a feature \(column 2, .*1e\+300, which float32 cannot hold; use --dtype f"
+    ):
+        train(settings, data, backend)
+    train(replace(settings, dtype="float64"), data, backend)

@@ -80,6 +80,11 @@ class Dataset:
         """Number of columns."""
         return int(self.features.shape[1])
 
+    @property
+    def n_targets(self) -> int:
+        """Number of targets of a row; 1 for labels."""
+        return math.prod(self.targets.shape[1:])
+
     def take(self, rows: NDArray[np.integer]) -> Dataset:
         """Return the data set of those rows, in that order."""
         return replace(self, features=self.features[rows], targets=self.targets[rows])
