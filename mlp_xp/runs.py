@@ -24,15 +24,14 @@ import safetensors.numpy
 import mlp_xp
 from mlp_xp.arithmetic import make_arithmetic
 from mlp_xp.backend import Backend
-from mlp_xp.datasets.dataset import Split
+from mlp_xp.datasets.dataset import Dataset, Split
 from mlp_xp.datasets.source import DataSource
 from mlp_xp.errors import RunError
 from mlp_xp.files import make_folder, write_atomically, writing
 from mlp_xp.model import Model
-from mlp_xp.network import Layer, Network, map_parameters
-from mlp_xp.objective import Objective
+from mlp_xp.network import Layer, map_parameters
 from mlp_xp.settings import Settings
-from mlp_xp.training import Epoch
+from mlp_xp.training import Epoch, make_objective
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,8 +58,8 @@ def record(
 ) -> Iterator[Epoch]:
     """Write a run folder while a training goes on, and hand every epoch on.
 
-    The folder is made and ``run.json`` written by this call itself; the rest follows as epochs are drawn from the
-    iterator it returns.
+    The folder is made, ``run.json`` written and an old run's other files removed by this call itself; the rest follows
+    as epochs are drawn from the iterator it returns.
 
     Parameters
     ----------
@@ -73,7 +72,8 @@ def record(
     source : DataSource, optional
         What ``data`` were loaded from, so that they can be loaded again; None for arrays of one's own.
     overwrite : bool
-        Whether a run that is already there may be replaced.
+        Whether a run that is already there may be replaced. It is gone as soon as this call returns, not only when
+        the new one has finished an epoch; if ``run.json`` cannot be written, it stays as it was.
 
     Raises
     ------
@@ -110,9 +110,9 @@ def record(
     }
     with writing(folder):
         make_folder(folder)
-        for name in (CURVE, STEPS, WEIGHTS, PICTURE):
-            (folder / name).unlink(missing_ok=True)
         write_atomically(folder / RUN, (json.dumps(description, indent=2) + "\n").encode())
+        for name in (CURVE, STEPS, WEIGHTS, PICTURE):  # only now: on a full disk, an old run is still whole
+            (folder / name).unlink(missing_ok=True)
         (folder / STEPS).write_text("epoch,step,loss\n", encoding="utf-8")
     return _record_epochs(folder, f"{train.name} on {backend.name}", epochs)
 
@@ -160,25 +160,33 @@ def load_model(folder: Path | str, backend: Backend) -> Model:
     description = _read_description(folder)
     try:
         settings = Settings.from_dict(description["settings"])
-        data = description["data"]
-        n_features, scale = int(data["n_features"]), float(data["scale"])
-        n_classes = None if data["n_classes"] is None else int(data["n_classes"])
+        layers = _read_layers(folder / WEIGHTS, len(settings.hidden_layer_sizes) + 1)
+        data = _stand_in(description["data"], layers[-1].bias.size)
+        objective = make_objective(settings, data)
     except KeyError as error:
         raise RunError(f"{folder / RUN}: not a run's description: {error} is missing") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise RunError(f"{folder / RUN}: not a run's description: {error}") from error
-    layers = _read_layers(folder / WEIGHTS, len(settings.hidden_layer_sizes) + 1)
-    sizes = (n_features, *settings.hidden_layer_sizes, layers[-1].bias.size)
-    for i, (layer, shape) in enumerate(zip(layers, pairwise(sizes), strict=True)):
+    for i, (layer, shape) in enumerate(zip(layers, pairwise(objective.network.layer_sizes), strict=True)):
         if layer.weight.shape != shape or layer.bias.shape != shape[1:]:
             raise RunError(
                 f"{folder / WEIGHTS}: layer {i} has shapes {layer.weight.shape} and {layer.bias.shape}, "
                 f"but {RUN} says {shape} and {shape[1:]}; give a folder whose files belong together"
             )
+        if any(array.dtype != settings.dtype or not np.all(np.isfinite(array)) for array in layer):
+            raise RunError(
+                f"{folder / WEIGHTS}: layer {i} does not hold finite numbers of {settings.dtype}; train again"
+            )
     parameters = map_parameters(lambda array: backend.asarray(array, settings.dtype), layers)
     arithmetic = make_arithmetic(settings.arithmetic, backend.xp, settings.dtype, backend.device)
-    objective = Objective(Network(sizes, settings.activation), settings.loss, settings.l2)
-    return Model(objective, parameters, scale, n_classes, backend, arithmetic, settings.dtype)
+    return Model(objective, parameters, data.scale, data.n_classes, backend, arithmetic, settings.dtype)
+
+
+def _stand_in(description: dict[str, Any], n_outputs: int) -> Dataset:
+    """Return one row that has the shape, classes and scale of a run's data: what a network is made for."""
+    n_features, n_classes = int(description["n_features"]), description["n_classes"]
+    targets = np.zeros((1, n_outputs)) if n_classes is None else np.zeros(1, np.int32)
+    return Dataset("data", np.broadcast_to(0.0, (1, n_features)), targets, n_classes, description["scale"])
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -188,7 +196,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise RunError(
             f"{folder} holds no run ({RUN} is missing); make one with: mlp-xp train --out {folder}"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{folder / RUN}: cannot be read: {error}") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise RunError(f"{folder / RUN}: not a run's description of format {FORMAT}")
@@ -198,10 +206,12 @@ def _read_description(folder: Path) -> dict[str, Any]:
 def _read_layers(path: Path, n_layers: int) -> tuple[Layer, ...]:
     try:
         tensors = safetensors.numpy.load_file(path)
-        return tuple(Layer(tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(n_layers))
     except FileNotFoundError:
         raise RunError(f"{path} is missing: no epoch of this run was finished") from None
+    except (OSError, safetensors.SafetensorError, AttributeError, KeyError, TypeError) as error:
+        # The last three are what versions of safetensors raise for a type that NumPy does not have.
+        raise RunError(f"{path}: cannot be read: {error}") from error
+    try:
+        return tuple(Layer(tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(n_layers))
     except KeyError as error:
         raise RunError(f"{path}: the tensor {error} is missing") from error
-    except (OSError, safetensors.SafetensorError) as error:
-        raise RunError(f"{path}: cannot be read: {error}") from error

@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from mlp_xp.errors import RunError
 from mlp_xp.runs import load_model, record
 from mlp_xp.settings import Settings
 from mlp_xp.training import Epoch, train
+from mlp_xp_numpy import NumPyBackend
 
 SETTINGS = Settings(hidden_layer_sizes=(16,), epochs=3, batch_size=100)
 FILES = {"run.json", "curve.jsonl", "steps.csv", "weights.safetensors", "loss.png"}
@@ -116,6 +118,41 @@ def test_a_recorded_run_predicts_on_every_backend(
     np.testing.assert_allclose(probabilities, expected.values, atol=64 * float(np.finfo(np.float32).eps), rtol=0)
 
 
+def test_penalty_and_scale_come_back(tmp_path: Path, digits: Split, numpy_backend: Backend) -> None:
+    settings = replace(SETTINGS, l2=0.25, learning_rate=1e-3)
+    data = Split(*(replace(rows, scale=2.0) for rows in digits))
+    *_, last = record(tmp_path, settings, data, numpy_backend, train(settings, data, numpy_backend))
+    model = load_model(tmp_path, numpy_backend)
+    assert (model.objective, model.scale) == (last.model.objective, 2.0)
+    assert model.objective.l2 == 0.25
+    expected, values = (which.predict(digits.test.features).values for which in (last.model, model))
+    np.testing.assert_array_equal(values, expected)
+    assert not np.allclose(values, replace(model, scale=1.0).predict(digits.test.features).values)
+
+
+class SlowBackend(NumPyBackend):
+    """Takes 20 ms and more for a loop, of which every epoch has at least one."""
+
+    def scan(self, *arguments: Any) -> Any:
+        time.sleep(0.02)
+        return super().scan(*arguments)
+
+
+def test_the_seconds_are_those_of_the_training_alone(tmp_path: Path, digits: Split) -> None:
+    """They lie between what the backend needs at least and the wall time; a slow reader's time is not in them."""
+    backend = SlowBackend()
+    epochs = record(tmp_path, SETTINGS, digits, backend, train(SETTINGS, digits, backend))
+    wall = []
+    for _ in range(SETTINGS.epochs):
+        start = time.perf_counter()
+        next(epochs)
+        wall.append(time.perf_counter() - start)
+        time.sleep(0.1)
+    rows = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    for row, most in zip(rows, wall, strict=True):
+        assert 0.02 <= row["seconds"] <= most
+
+
 def test_every_backend_can_record(backend: Backend, tmp_path: Path, digits: Split) -> None:
     settings = replace(SETTINGS, epochs=1)
     (epoch,) = record(tmp_path, settings, digits, backend, train(settings, digits, backend))
@@ -157,6 +194,27 @@ def test_overwriting_leaves_nothing_of_the_old_run(
     assert len((folder / "steps.csv").read_text().splitlines()) == 1 + 14
 
 
+def full(_path: Path, _content: bytes) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_an_old_run_stays_when_the_new_one_cannot_begin(
+    recorded: tuple[Path, list[Epoch]],
+    tmp_path: Path,
+    digits: Split,
+    numpy_backend: Backend,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(recorded[0], folder)
+    monkeypatch.setattr(mlp_xp.runs, "write_atomically", full)
+    with pytest.raises(RunError, match="cannot be written: No space left on device; choose another --out"):
+        record(folder, SETTINGS, digits, numpy_backend, Never(), overwrite=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        path.name: path.read_bytes() for path in recorded[0].iterdir()
+    }
+
+
 @pytest.mark.parametrize("below", ["", "below"])
 def test_a_folder_that_cannot_be_written_is_found_before_training(
     below: str, tmp_path: Path, digits: Split, numpy_backend: Backend
@@ -170,10 +228,6 @@ def test_a_disk_that_fills_up_is_said(
     tmp_path: Path, digits: Split, numpy_backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epochs = record(tmp_path, SETTINGS, digits, numpy_backend, train(SETTINGS, digits, numpy_backend))
-
-    def full(_path: Path, _content: bytes) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     monkeypatch.setattr(mlp_xp.runs, "write_atomically", full)
     with pytest.raises(RunError, match="cannot be written: No space left on device"):
         next(epochs)
@@ -224,16 +278,42 @@ def truncate(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def retype(folder: Path) -> None:
+    """Say that a tensor holds numbers of a type that NumPy does not have."""
+    path = folder / "weights.safetensors"
+    changed = path.read_bytes().replace(b'"F32","shape":[16]', b'"F8_E4M3","shape":[64]')
+    size = int.from_bytes(changed[:8], "little") + len("F8_E4M3") - len("F32")  # of the header
+    path.write_bytes(size.to_bytes(8, "little") + changed[8:])
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (shutil.rmtree, r"holds no run \(run.json is missing\); make one with: mlp-xp train --out"),
     "no json": (lambda f: (f / "run.json").write_text("{"), "run.json: cannot be read: Expecting"),
     "no text": (lambda f: (f / "run.json").write_bytes(b"\xff\xfe{"), "run.json: cannot be read: 'utf-8'"),
     "a list": (lambda f: (f / "run.json").write_text("[]"), "not a run's description of format 1"),
     "a later format": (edit(lambda d: d.update(format=2)), "not a run's description of format 1"),
+    "deeper than Python reads": (
+        lambda f: (f / "run.json").write_text("[" * 10**5),
+        "run.json: cannot be read: maximum",
+    ),
     "no settings": (edit(lambda d: d.pop("settings")), "not a run's description: 'settings' is missing"),
     "settings of text": (edit(lambda d: d.update(settings="lab")), "not a run's description: "),
     "an unknown setting": (edit(lambda d: d["settings"].update(magic=1)), "unknown setting 'magic'"),
     "a bad setting": (edit(lambda d: d["settings"].update(activation="rel")), "must be one of"),
+    "a setting beyond the floats": (
+        edit(lambda d: d["settings"].update(learning_rate=10**400)),
+        "not a run's description: int too large",
+    ),
+    "data of text": (edit(lambda d: d.update(data="digits")), "not a run's description: "),
+    "no scale": (edit(lambda d: d["data"].pop("scale")), "not a run's description: 'scale' is missing"),
+    "a scale of nothing": (edit(lambda d: d["data"].update(scale=None)), "scale = None: must be a finite number > 0"),
+    "an infinite scale": (edit(lambda d: d["data"].update(scale=float("inf"))), "scale = inf: must be a finite number"),
+    "infinite features": (edit(lambda d: d["data"].update(n_features=float("inf"))), "not a run's description: cannot"),
+    "negative features": (edit(lambda d: d["data"].update(n_features=-64)), "not a run's description: "),
+    "a class less": (edit(lambda d: d["data"].update(n_classes=9)), r"layer 1 .* run.json says \(16, 9\) and \(9,\)"),
+    "classes of text": (edit(lambda d: d["data"].update(n_classes="10")), "n_classes = '10': must be a whole number"),
+    "infinite classes": (edit(lambda d: d["data"].update(n_classes=float("inf"))), "n_classes = inf: must be a whole"),
+    "no classes": (edit(lambda d: d["data"].update(n_classes=None)), "a regression needs 'squared_error'"),
     "features of text": (edit(lambda d: d["data"].update(n_features="many")), "not a run's description: invalid"),
     "other features": (edit(lambda d: d["data"].update(n_features=65)), r"layer 0 has shapes \(64, 16\) and \(16,\)"),
     "other layers": (edit(lambda d: d["settings"].update(hidden_layer_sizes=[16, 8])), "'layers.2.weight' is missing"),
@@ -242,6 +322,13 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty weights": (lambda f: (f / "weights.safetensors").write_bytes(b""), "cannot be read: "),
     "a tensor less": (retensor(lambda t: t.pop("layers.1.bias")), "the tensor 'layers.1.bias' is missing"),
     "another bias": (retensor(lambda t: t.update({"layers.0.bias": np.zeros((4, 4))})), "layer 0 has shapes"),
+    "weights in a type that NumPy has not": (retype, "weights.safetensors: cannot be read: "),
+    "weights of another type": (edit(lambda d: d["settings"].update(dtype="float64")), "layer 0 does not hold finite"),
+    "a weight that is no number": (
+        retensor(lambda t: t["layers.1.weight"].put(7, np.nan)),
+        "layer 1 does not hold finite numbers of float32; train again",
+    ),
+    "an infinite bias": (retensor(lambda t: t["layers.0.bias"].put(0, np.inf)), "layer 0 does not hold finite numbers"),
     "a scalar bias": (retensor(lambda t: t.update({"layers.1.bias": np.zeros(())})), "layer 1 has shapes"),
 }
 
