@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.array_types import Array
-from mlp_xp.backend import Backend, choose_device
+from mlp_xp.array_types import Array, PyTree
+from mlp_xp.backend import Backend, Step, choose_device
 from mlp_xp.errors import BackendUnavailable
 
 REMEDY = "pip install 'mlp-xp[cupy13]' for CUDA 13 or 'mlp-xp[cupy12]' for CUDA 12"
@@ -34,7 +34,7 @@ class CuPyBackend(Backend):
             )
         self.xp = xp
         self.device = cupy.cuda.Device(int(choose_device(self.name, device, available).removeprefix("cuda:")))
-        self.device.use()  # CuPy allocates and computes on the thread's current device
+        self.device.use()  # for whatever else is done with xp: CuPy computes on the thread's current device
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -46,7 +46,8 @@ class CuPyBackend(Backend):
             return cupy.asarray(host, dtype=dtype)
 
     def to_host(self, array: Array) -> np.ndarray[Any, Any]:
-        result: np.ndarray[Any, Any] = cupy.asnumpy(array)
+        with self.device:
+            result: np.ndarray[Any, Any] = cupy.asnumpy(array)
         return result
 
     def describe(self) -> dict[str, Any]:
@@ -62,3 +63,9 @@ class CuPyBackend(Backend):
 
     def synchronize(self) -> None:
         self.device.synchronize()
+
+    def scan(
+        self, step: Step, carry: PyTree, xs: tuple[Array, ...], constants: PyTree = ()
+    ) -> tuple[PyTree, tuple[Array, ...]]:
+        with self.device:
+            return super().scan(step, carry, xs, constants)

@@ -52,7 +52,7 @@ class JAXBackend(Backend):
         return list(_devices())
 
     def asarray(self, host: np.ndarray[Any, Any], dtype: str | None = None) -> Array:
-        # The copy is ours alone: device_put may keep the host's memory instead of copying it.
+        # The copy is ours alone: device_put may keep the host's memory, and JAX computes later than it is asked to.
         copy = np.array(host, dtype=dtype)
         if copy.dtype.itemsize == 8:
             jax.config.update("jax_enable_x64", True)

@@ -32,7 +32,8 @@ class TorchBackend(Backend):
         return [*(f"cuda:{i}" for i in range(torch.cuda.device_count())), "cpu"]
 
     def asarray(self, host: np.ndarray[Any, Any], dtype: str | None = None) -> Array:
-        return torch.tensor(np.asarray(host, dtype=dtype), device=self.device)
+        # A copy in C order, since PyTorch takes no negative strides.
+        return torch.from_numpy(np.array(host, dtype=dtype, order="C")).to(self.device)
 
     def to_host(self, array: Array) -> np.ndarray[Any, Any]:
         result: np.ndarray[Any, Any] = array.numpy(force=True)

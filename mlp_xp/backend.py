@@ -1,6 +1,6 @@
 """What the project needs of an array library, and the door through which one comes in.
 
-Needed: a namespace that follows the Python array API standard; a way to carry arrays from the host and back; a
+Needed: a namespace that follows the Python array API standard; a way to bring arrays from the host and back; a
 way to wait for the device; and `Backend.scan`, a loop over a pure step function, which is where a library that
 compiles does so.
 
@@ -61,18 +61,24 @@ class Backend(ABC):
 
     @abstractmethod
     def asarray(self, host: NDArray[np.generic], dtype: str | None = None) -> Array:
-        """Copy a host array to the device.
+        """Bring a host array to the device; where that is the host, the two may share their memory.
+
+        So as long as the one is in use, the other must not be written to.
 
         Parameters
         ----------
         host : ndarray
+            With any strides; in a byte order that is not the machine's only if ``dtype`` is given.
         dtype : str, optional
             Name of the type it shall have there; by default its own.
         """
 
     @abstractmethod
     def to_host(self, array: Array) -> NDArray[Any]:
-        """Copy a device array to the host, waiting for it if need be."""
+        """Bring a device array to the host, waiting for it if need be.
+
+        The two may share their memory, and the result may be read-only: copy it before writing to it.
+        """
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Optimisers: pure pairs ``init(parameters) -> state`` and ``update(gradient, state, parameters)``.
 
-The learning rate is a part of the state (a 0-d array), so that a schedule can change it between steps without
-making a new step function.
+The learning rate is a part of the state (a 0-d array), so that a schedule can change it between steps. It begins as
+the optimiser's, but two optimisers that differ in it alone are equal: their updates are the same function, and a
+library that compiles does so once for all learning rates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from mlp_xp.arithmetic import Arithmetic
@@ -29,6 +30,12 @@ class Optimizer(Protocol):
 
 def _scalar(value: float, arithmetic: Arithmetic) -> Array:
     return arithmetic.xp.asarray(value, dtype=arithmetic.dtype, device=arithmetic.device)
+
+
+def _zeros(parameters: Parameters, arithmetic: Arithmetic) -> Parameters:
+    """Return zeros in the shapes of the parameters, on the arithmetic's device (CuPy's zeros_like heeds none)."""
+    zero = _scalar(0.0, arithmetic)
+    return map_parameters(lambda x: arithmetic.xp.broadcast_to(zero, x.shape), parameters)
 
 
 class SGDState(NamedTuple):
@@ -54,12 +61,12 @@ class SGD:
     nesterov : bool
     """
 
-    learning_rate: float
+    learning_rate: float = field(compare=False)
     momentum: float = 0.0
     nesterov: bool = False
 
     def init(self, parameters: Parameters, arithmetic: Arithmetic) -> SGDState:
-        velocity = map_parameters(arithmetic.xp.zeros_like, parameters) if self.momentum else None
+        velocity = _zeros(parameters, arithmetic) if self.momentum else None
         return SGDState(_scalar(self.learning_rate, arithmetic), velocity)
 
     def update(
@@ -110,14 +117,14 @@ class Adam:
         Added to the root of the corrected mean square.
     """
 
-    learning_rate: float
+    learning_rate: float = field(compare=False)
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-8
 
     def init(self, parameters: Parameters, arithmetic: Arithmetic) -> AdamState:
         zero = _scalar(0.0, arithmetic)
-        zeros = map_parameters(arithmetic.xp.zeros_like, parameters)
+        zeros = _zeros(parameters, arithmetic)
         return AdamState(_scalar(self.learning_rate, arithmetic), zeros, zeros, zero, zero)
 
     def update(

@@ -178,6 +178,7 @@ def train(settings: Settings, data: Split, backend: Backend, *, initial: Paramet
     ----------
     settings : Settings
     data : Split
+        Not to be written to before the last epoch: a backend may take the memory as it is.
     backend : Backend
         Where it is computed.
     initial : tuple of Layer, optional

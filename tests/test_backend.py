@@ -103,6 +103,20 @@ def test_arrays_go_there_and_back(backend: Backend, dtype: str) -> None:
     assert backend.to_host(backend.asarray(host, "float64")).dtype == np.float64
 
 
+@pytest.mark.parametrize("dtype", [None, "float64"])
+def test_arrays_of_any_strides_go_there(backend: Backend, dtype: str | None) -> None:
+    host = np.arange(12, dtype=np.float32).reshape(3, 4)
+    for view in (host[::-1, ::-2], host.T, np.broadcast_to(host[0], (2, 4)), host[0, 0, ...]):
+        np.testing.assert_array_equal(backend.to_host(backend.asarray(view, dtype)), view)
+
+
+def test_arrays_in_any_byte_order_go_there(backend: Backend) -> None:
+    for order in "<>":
+        there = backend.asarray(np.arange(3, dtype=f"{order}f8"), "float32")
+        assert there.dtype == backend.xp.float32
+        np.testing.assert_array_equal(backend.to_host(there), [0, 1, 2])
+
+
 def test_scan_is_a_loop_over_a_pure_step(backend: Backend) -> None:
     def step(carry: Any, x: Any, constants: Any) -> Any:
         total, count = carry

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from mlp_xp.backend import Backend, open_backend
+from mlp_xp.backend import Backend, load_backend, open_backend
+from mlp_xp.datasets import load
 from mlp_xp.errors import BackendUnavailable
+from mlp_xp.settings import Settings
+from mlp_xp.training import train
 
 
 def open_or_skip(name: str) -> Backend:
@@ -46,6 +49,63 @@ def test_jax_compiles_once_for_all_equal_steps() -> None:
     assert len(CountingStep.calls) == traced
     backend.scan(CountingStep(3.0), one, xs, one)
     assert len(CountingStep.calls) > traced
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_jax_compiles_no_training_twice(numpy_backend: Backend, optimizer: str) -> None:
+    """Neither for equal settings nor for another learning rate, which is an argument of the compiled loop."""
+    backend = open_or_skip("jax")
+    import mlp_xp_jax
+
+    settings = Settings(hidden_layer_sizes=(4,), batch_size=300, epochs=2, optimizer=optimizer)
+    digits = load("digits").split()
+    list(train(settings, digits, backend))
+    compiled = mlp_xp_jax._scan._cache_size()
+    list(train(settings, digits, backend))
+    faster = replace(settings, learning_rate=0.2)
+    *_, last = train(faster, digits, backend)
+    assert mlp_xp_jax._scan._cache_size() == compiled
+    *_, expected = train(faster, digits, numpy_backend)
+    np.testing.assert_allclose(last.step_losses, expected.step_losses, rtol=1e-5)
+
+
+def test_jax_shares_no_memory_with_the_host() -> None:
+    """It computes later than it is asked to, so an array of the host may be written to in between."""
+    backend = open_or_skip("jax")
+    for n in (4, 100_000):  # whether device_put copies depends on size and alignment
+        host = np.zeros(n, np.float32)
+        there = backend.asarray(host)
+        host[:] = 1.0
+        assert not np.any(backend.to_host(there))
+
+
+class RecordingDevice:
+    """Stands in for a CUDA device and knows whether it is the current one."""
+
+    current = False
+
+    def __enter__(self) -> None:
+        self.current = True
+
+    def __exit__(self, *_: object) -> None:
+        self.current = False
+
+
+def test_cupy_computes_and_copies_on_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With several GPUs the current one may be another; no GPU is needed to hold that."""
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    backend: Any = object.__new__(load_backend("cupy"))
+    backend.xp, backend.device, calls = np, RecordingDevice(), []
+
+    def observed(value: Any, *_: Any, **__: Any) -> Any:
+        calls.append(backend.device.current)
+        return value
+
+    monkeypatch.setattr(cupy, "asarray", observed)
+    monkeypatch.setattr(cupy, "asnumpy", observed)
+    ones = backend.to_host(backend.asarray(np.ones(3)))
+    backend.scan(lambda carry, x, constants: observed((carry, x)), ones, (ones,))
+    assert calls == [True] * 5
 
 
 @pytest.mark.parametrize(("theirs", "then"), [(None, "highest"), ("tensorfloat32", "tensorfloat32")])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from checks import DTYPES, assert_array, native
-from mlp_xp.backend import Backend
+from mlp_xp.backend import Backend, open_backend
 from mlp_xp.network import Layer
 from mlp_xp.optimizers import OPTIMIZERS, SGD, Adam, Optimizer
 
@@ -105,6 +106,24 @@ def test_the_state_keeps_its_structure(backend: Backend, name: str) -> None:
     state = optimizer.init(parameters, arithmetic)
     _, after = optimizer.update(parameters, state, parameters, arithmetic)
     assert [(leaf.shape, leaf.dtype) for leaf in leaves(state)] == [(leaf.shape, leaf.dtype) for leaf in leaves(after)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_state_is_made_on_the_arithmetics_device(name: str) -> None:
+    """Also where the parameters are elsewhere: not every library's zeros_like follows them."""
+    there = open_backend("strict", "device1")
+    optimizer, _ = CASES[name]
+    state = optimizer.init(as_layer(START, open_backend("strict", "cpu"), "float32"), native(there, "float32"))
+    assert {leaf.device for leaf in leaves(state)} == {there.device}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_with_the_same_update_are_equal(name: str) -> None:
+    """The learning rate is in the state; whatever else is given decides the update."""
+    optimizer: Any = OPTIMIZERS[name](0.1)
+    for field in fields(optimizer):
+        changed = replace(optimizer, **{field.name: getattr(optimizer, field.name) + 0.25})
+        assert (changed == optimizer) is (hash(changed) == hash(optimizer)) is (field.name == "learning_rate")
 
 
 def test_the_learning_rate_can_change_between_steps(backend: Backend) -> None:
