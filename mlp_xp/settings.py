@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
@@ -41,7 +41,8 @@ def _whole(value: object, least: int) -> bool:
 
 
 def _real(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # Compared, not converted: an int may be too large for a float.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _require(holds: bool, name: str, settings: Settings, wanted: str) -> None:
@@ -74,7 +75,7 @@ class Settings:
     learning_rate : float
         > 0.
     momentum : float
-        In [0, 1); of SGD.
+        In [0, 1); of SGD, and 0 for any other.
     nesterov : bool
         Whether SGD's momentum is Nesterov's.
     beta_1, beta_2, epsilon : float
@@ -139,6 +140,7 @@ class Settings:
             _require(_real(getattr(self, name)) and getattr(self, name) > 0, name, self, "a number > 0")
         for name in ("momentum", "beta_1", "beta_2"):
             _require(_real(getattr(self, name)) and 0 <= getattr(self, name) < 1, name, self, "a number in [0, 1)")
+        _require(self.momentum == 0 or self.optimizer == "sgd", "momentum", self, "0 unless optimizer = 'sgd'")
         _require(_real(self.l2) and self.l2 >= 0, "l2", self, "a number ≥ 0")
         _require(isinstance(self.nesterov, bool), "nesterov", self, "True or False")
         _require(not self.nesterov or self.momentum > 0, "nesterov", self, "False unless momentum > 0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"learning_rate": 0.0}, "learning_rate = 0.0: must be a number > 0"),
     ({"learning_rate": float("nan")}, "learning_rate = nan: must be a number > 0"),
     ({"learning_rate": float("inf")}, "learning_rate = inf: must be a number > 0"),
+    ({"learning_rate": 10**400}, "learning_rate = 1000.*: must be a number > 0"),
     ({"learning_rate": "0.1"}, "learning_rate = '0.1': must be a number > 0"),
     ({"epsilon": 0}, "epsilon = 0: must be a number > 0"),
     ({"momentum": 1.0}, r"momentum = 1.0: must be a number in \[0, 1\)"),
+    ({"momentum": 0.9, "optimizer": "adam"}, "momentum = 0.9: must be 0 unless optimizer = 'sgd'"),
+    ({"l2": 10**400}, "l2 = 1000.*: must be a number ≥ 0"),
     ({"beta_1": -0.1}, r"beta_1 = -0.1: must be a number in \[0, 1\)"),
     ({"beta_2": None}, r"beta_2 = None: must be a number in \[0, 1\)"),
     ({"l2": -1.0}, "l2 = -1.0: must be a number ≥ 0"),
@@ -73,6 +77,9 @@ def test_numpys_numbers_become_plain_ones() -> None:
 
 
 def test_the_optimizer_is_the_one_described() -> None:
-    assert Settings(learning_rate=0.2, momentum=0.9, nesterov=True).make_optimizer() == SGD(0.2, 0.9, True)
-    adam = Settings(optimizer="adam", learning_rate=0.2, beta_1=0.8, beta_2=0.9, epsilon=1e-6)
-    assert adam.make_optimizer() == Adam(0.2, 0.8, 0.9, 1e-6)
+    sgd = Settings(learning_rate=0.2, momentum=0.9, nesterov=True)
+    adam = Settings(optimizer="adam", learning_rate=0.3, beta_1=0.8, beta_2=0.9, epsilon=1e-6)
+    for settings, expected in ((sgd, SGD(0.2, 0.9, True)), (adam, Adam(0.3, 0.8, 0.9, 1e-6))):
+        optimizer: Any = settings.make_optimizer()
+        assert type(optimizer) is type(expected)
+        assert asdict(optimizer) == asdict(expected)  # of optimisers that differ in the rate alone, == says equal
