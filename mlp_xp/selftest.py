@@ -20,7 +20,7 @@ LOSSES = (1.4610536897347897, 1.521223340726427, 1.5007999413898172, 1.487428770
 
 @dataclass(frozen=True)
 class SelfTest:
-    """The largest error of the losses relative to the dtype's epsilon, and whether that is rounding.
+    """The largest error of the losses in every dtype, and whether it is rounding.
 
     Attributes
     ----------

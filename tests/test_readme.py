@@ -41,6 +41,12 @@ def test_every_command_is_shown() -> None:
     assert set(re.findall(r"^\$ mlp-xp (\w+)", README, flags=re.MULTILINE)) == set(COMMANDS)
 
 
+def test_the_size_of_a_backend_is_as_stated() -> None:
+    (path, stated), *others = re.findall(r"\[PyTorch's\]\((.*?)\), with GPUs, has (\d+) lines", README)
+    assert not others
+    assert round(len((ROOT / path).read_text(encoding="utf-8").splitlines()), -1) == int(stated)
+
+
 def test_the_table_of_backends_is_complete() -> None:
     rows = set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE))
     ours = {entry.name for entry in metadata.entry_points(group=GROUP) if entry.dist and entry.dist.name == "mlp-xp"}
