@@ -302,7 +302,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a bad setting": (edit(lambda d: d["settings"].update(activation="rel")), "must be one of"),
     "a setting beyond the floats": (
         edit(lambda d: d["settings"].update(learning_rate=10**400)),
-        "not a run's description: int too large",
+        "not a run's description: ",
     ),
     "data of text": (edit(lambda d: d.update(data="digits")), "not a run's description: "),
     "no scale": (edit(lambda d: d["data"].pop("scale")), "not a run's description: 'scale' is missing"),
