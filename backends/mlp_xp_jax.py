@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,10 @@ try:
 except ModuleNotFoundError as error:
     raise BackendUnavailable("backend 'jax': JAX is not installed; pip install 'mlp-xp[jax]'") from error
 
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+LOWEST = float(np.finfo(np.float64).min)
+
 
 def _devices() -> dict[str, Any]:
     """Return name -> device over all platforms, JAX's default first."""
@@ -30,8 +35,16 @@ def _devices() -> dict[str, Any]:
     return found
 
 
+def _span(name: str) -> list[str]:
+    """Return the names in a span of devices, such as "cpu:0-3"; of anything else, itself."""
+    if not (span := re.fullmatch(r"(\w+):(\d+)-(\d+)", name)):
+        return [name]
+    kind, first, last = span[1], int(span[2]), int(span[3])
+    return [f"{kind}:{i}" if (kind, i) != ("cpu", 0) else "cpu" for i in range(first, last + 1)]
+
+
 class JAXBackend(Backend):
-    """JAX on one device.
+    """JAX on one device, or on a span of them such as "cuda:0-3", which share out the rows of every batch.
 
     Opening it sets two of JAX's process-wide options, as JAX has no others: float32 products are computed in
     float32 (a GPU's default is TF32) unless the user has set a precision, and 64-bit types are switched on when
@@ -42,8 +55,15 @@ class JAXBackend(Backend):
 
     def __init__(self, device: str | None = None) -> None:
         self.xp = jax.numpy
-        self._device_name = choose_device(self.name, device, self.devices())
-        self.device = _devices()[self._device_name]
+        found = _devices()
+        names = [choose_device(self.name, name, list(found)) for name in (_span(device) if device else [None])]
+        self._device_name = names[0] if len(names) == 1 else str(device)
+        self._first, self._rows = found[names[0]], None
+        self.device = self._first
+        if len(names) > 1:
+            mesh = Mesh(np.array([found[name] for name in names]), ("rows",))
+            self.device = NamedSharding(mesh, PartitionSpec())  # a copy of everything on each
+            self._rows = NamedSharding(mesh, PartitionSpec(None, "rows"))  # but each its part of a batch
         if jax.config.jax_default_matmul_precision is None:
             jax.config.update("jax_default_matmul_precision", "highest")
 
@@ -66,9 +86,14 @@ class JAXBackend(Backend):
             "jax": jax.__version__,
             "jaxlib": jax.lib.__version__,
             "device": self._device_name,
-            "device_kind": self.device.device_kind,
+            "device_kind": self._first.device_kind,
             "matmul_precision": jax.config.jax_default_matmul_precision,
         }
+
+    @staticmethod
+    def isolate(x: Array) -> Array:
+        # XLA merges and re-orders across its own barriers, but not across a maximum that it cannot decide.
+        return jax.numpy.maximum(x, LOWEST)
 
     def synchronize(self) -> None:
         jax.block_until_ready(jax.live_arrays())  # JAX has no wait for all that a device was asked to do
@@ -76,10 +101,12 @@ class JAXBackend(Backend):
     def scan(
         self, step: Step, carry: PyTree, xs: tuple[Array, ...], constants: PyTree = ()
     ) -> tuple[PyTree, tuple[Array, ...]]:
-        result: tuple[PyTree, tuple[Array, ...]] = _scan(step, carry, xs, constants)
+        result: tuple[PyTree, tuple[Array, ...]] = _scan(step, self._rows, carry, xs, constants)
         return result
 
 
-@partial(jax.jit, static_argnums=0)
-def _scan(step: Step, carry: PyTree, xs: tuple[Array, ...], constants: PyTree) -> Any:
+@partial(jax.jit, static_argnums=(0, 1))
+def _scan(step: Step, rows: NamedSharding | None, carry: PyTree, xs: tuple[Array, ...], constants: PyTree) -> Any:
+    if rows is not None:
+        xs = jax.lax.with_sharding_constraint(xs, rows)
     return jax.lax.scan(lambda carry, x: step(carry, x, constants), carry, xs)

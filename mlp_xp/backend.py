@@ -87,6 +87,16 @@ class Backend(ABC):
         The library's version comes first, under whatever name; "device" is the device's name as `devices` has it.
         """
 
+    @staticmethod
+    def isolate(x: Array) -> Array:
+        """Return x, kept apart from whatever uses it: exact arithmetic stands on this.
+
+        A library that runs one operation at a time returns x itself. One that compiles must see to it that the
+        operation that made x is neither merged with the next one (a product and a sum into a fused one, a chain of
+        constants into a single one) nor moved across. Finite values and NaN stay as they are.
+        """
+        return x
+
     def synchronize(self) -> None:  # noqa: B027 - a library that computes at once has nothing to wait for
         """Wait until the device has done all that was asked of it."""
 

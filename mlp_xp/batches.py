@@ -32,7 +32,7 @@ class DeviceData(NamedTuple):
     targets: Array
 
 
-def to_device(data: Dataset, backend: Backend, dtype: str) -> DeviceData:
+def to_device(data: Dataset, backend: Backend, dtype: str, arithmetic: Arithmetic) -> DeviceData:
     """Copy a data set to the backend's device; bytes stay bytes, other features become ``dtype``.
 
     Raises
@@ -42,16 +42,18 @@ def to_device(data: Dataset, backend: Backend, dtype: str) -> DeviceData:
     """
     targets = _cast(data.targets, dtype, data.name, "target") if data.n_classes is None else data.targets
     return DeviceData(
-        features_to_device(data.features, backend, dtype, data.name),
+        features_to_device(data.features, backend, dtype, arithmetic, data.name),
         backend.asarray(targets, dtype if data.n_classes is None else "int32"),
     )
 
 
-def features_to_device(features: NDArray[Any], backend: Backend, dtype: str, source: str) -> Array:
+def features_to_device(
+    features: NDArray[Any], backend: Backend, dtype: str, arithmetic: Arithmetic, source: str
+) -> Array:
     """Copy features, shape (n_samples, n_features), as `to_device` does; ``source`` names them in its error."""
     if features.dtype == np.uint8:
         return backend.asarray(features)
-    return backend.asarray(_cast(features, dtype, source, "feature"), dtype)
+    return arithmetic.round_activation(backend.asarray(_cast(features, dtype, source, "feature"), dtype))
 
 
 def _cast(values: NDArray[Any], dtype: str, source: str, noun: str) -> NDArray[Any]:

@@ -41,7 +41,9 @@ def softmax_cross_entropy(logits: Array, arithmetic: Arithmetic) -> tuple[Array,
     total = arithmetic.sum(exponentials, axis=-1, keepdims=True)
 
     def losses(targets: Array) -> Array:
-        return xp.squeeze(arithmetic.log(total), axis=-1) - arithmetic.sum(targets * shifted, axis=-1)
+        return xp.squeeze(arithmetic.log(total), axis=-1) - arithmetic.sum(
+            arithmetic.multiply(targets, shifted), axis=-1
+        )
 
     return arithmetic.divide(exponentials, total), losses
 
@@ -55,7 +57,7 @@ def binary_cross_entropy(logits: Array, arithmetic: Arithmetic) -> tuple[Array, 
 
     def losses(targets: Array) -> Array:
         softplus = xp.maximum(logits, 0.0) + arithmetic.log(1.0 + arithmetic.exp(-xp.abs(logits)))
-        return arithmetic.sum(softplus - targets * logits, axis=-1)
+        return arithmetic.sum(softplus - arithmetic.multiply(targets, logits), axis=-1)
 
     return sigmoid(logits, arithmetic), losses
 
@@ -68,24 +70,25 @@ def squared_error(logits: Array, arithmetic: Arithmetic) -> tuple[Array, LossOfT
 
     def losses(targets: Array) -> Array:
         residual = logits - targets
-        return 0.5 * arithmetic.sum(residual * residual, axis=-1)
+        return 0.5 * arithmetic.sum(arithmetic.multiply(residual, residual), axis=-1)
 
     return logits, losses
 
 
-def gradient_of_mean(prediction: Array, targets: Array) -> Array:
+def gradient_of_mean(prediction: Array, targets: Array, arithmetic: Arithmetic) -> Array:
     """Return the gradient, with respect to the logits, of any of these losses' mean over the rows.
 
     Parameters
     ----------
     prediction, targets : arrays of shape (..., n, n_outputs)
+    arithmetic : Arithmetic
 
     Returns
     -------
     array of shape (..., n, n_outputs)
         (prediction - target) / n.
     """
-    return (prediction - targets) * (1.0 / prediction.shape[-2])
+    return arithmetic.multiply(prediction - targets, 1.0 / prediction.shape[-2])
 
 
 def encode_targets(targets: Array, n_outputs: int, arithmetic: Arithmetic) -> Array:

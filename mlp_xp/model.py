@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,6 +44,13 @@ class Evaluation(NamedTuple):
 
     loss: float
     accuracy: float | None
+
+
+def mean(values: NDArray[np.floating[Any]]) -> float:
+    """Return the mean, rounded once: the same bits whatever order a library would add in."""
+    if not np.isfinite(values).all():
+        return math.nan if np.isnan(values).any() else math.inf
+    return math.fsum(values.tolist()) / values.size
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,9 @@ class Model:
         if host.ndim != 2 or host.shape[1] != wanted or host.shape[0] == 0:
             raise DataError(f"features of shape {host.shape}: the network takes one or more rows of {wanted}")
         step = PredictionStep(self.objective, self.scale, self.arithmetic)
-        (values,) = self._infer(step, features_to_device(host, self.backend, self.dtype, source), len(host))
+        (values,) = self._infer(
+            step, features_to_device(host, self.backend, self.dtype, self.arithmetic, source), len(host)
+        )
         return Prediction(self._labels(values), values)
 
     def evaluate(self, data: DeviceData) -> Evaluation:
@@ -100,7 +110,7 @@ class Model:
         losses, values = self._infer(step, data, data.features.shape[0])
         labels = self._labels(values)
         hits = None if labels is None else float(np.mean(labels == self.backend.to_host(data.targets)))
-        return Evaluation(float(np.mean(losses, dtype=np.float64)), hits)
+        return Evaluation(mean(losses), hits)
 
     def host_parameters(self) -> Parameters:
         """Return copies of the parameters as NumPy arrays."""

@@ -83,6 +83,7 @@ def forward(network: Network, parameters: Parameters, features: Array, arithmeti
     ----------
     network : Network
     parameters : tuple of Layer
+        Its weights, like the features, as a rounding point of the arithmetic left them.
     features : array of shape (..., n, n_features)
     arithmetic : Arithmetic
 
@@ -95,8 +96,10 @@ def forward(network: Network, parameters: Parameters, features: Array, arithmeti
     for layer, activation in zip(parameters, network.activations, strict=True):
         bias = arithmetic.xp.expand_dims(layer.bias, axis=-2)
         z = arithmetic.matmul(trace.outputs[-1], layer.weight) + bias
+        y = ACTIVATIONS[activation].forward(z, arithmetic)
         trace.pre_activations.append(z)
-        trace.outputs.append(arithmetic.round_activation(ACTIVATIONS[activation].forward(z, arithmetic)))
+        # The logits go into no further product and keep all their bits.
+        trace.outputs.append(y if layer is parameters[-1] else arithmetic.round_activation(y))
     return trace
 
 
@@ -129,7 +132,7 @@ def backward(
         activation = ACTIVATIONS[network.activations[i]]
         z, x, y = trace.pre_activations[i], trace.outputs[i], trace.outputs[i + 1]
         delta = arithmetic.round_gradient(activation.backward(gradient, z, y, arithmetic))
-        gradients.append(Layer(arithmetic.matmul(transpose(x), delta), arithmetic.sum(delta, axis=-2)))
+        gradients.append(Layer(arithmetic.matmul(transpose(x), delta), arithmetic.sum_rounded(delta, axis=-2)))
         if i > 0:  # nobody asks for the gradient of the features
             gradient = arithmetic.matmul(delta, transpose(parameters[i].weight))
     return tuple(reversed(gradients))

@@ -29,7 +29,7 @@ class Objective:
 
     def predict(self, parameters: Parameters, features: Array, arithmetic: Arithmetic) -> Array:
         """Return every row's prediction, shape (..., n, n_outputs)."""
-        logits = forward(self.network, parameters, features, arithmetic).outputs[-1]
+        logits = forward(self.network, _operands(parameters, arithmetic), features, arithmetic).outputs[-1]
         prediction, _ = LOSSES[self.loss](logits, arithmetic)
         return prediction
 
@@ -37,7 +37,7 @@ class Objective:
         self, parameters: Parameters, features: Array, targets: Array, arithmetic: Arithmetic
     ) -> tuple[Array, Array]:
         """Return every row's loss, shape (..., n), and prediction, shape (..., n, n_outputs); no penalty."""
-        logits = forward(self.network, parameters, features, arithmetic).outputs[-1]
+        logits = forward(self.network, _operands(parameters, arithmetic), features, arithmetic).outputs[-1]
         prediction, losses = LOSSES[self.loss](logits, arithmetic)
         return losses(targets), prediction
 
@@ -59,16 +59,23 @@ class Objective:
         value : array of shape (...)
         gradient : tuple of Layer
         """
-        trace = forward(self.network, parameters, features, arithmetic)
+        operands = _operands(parameters, arithmetic)
+        trace = forward(self.network, operands, features, arithmetic)
         prediction, losses = LOSSES[self.loss](trace.outputs[-1], arithmetic)
-        value = arithmetic.sum(losses(targets), axis=-1) * (1.0 / targets.shape[-2])
-        logits_gradient = gradient_of_mean(prediction, targets)
-        gradient = backward(self.network, parameters, trace, logits_gradient, arithmetic)
+        value = arithmetic.multiply(arithmetic.sum(losses(targets), axis=-1), 1.0 / targets.shape[-2])
+        logits_gradient = gradient_of_mean(prediction, targets, arithmetic)
+        gradient = backward(self.network, operands, trace, logits_gradient, arithmetic)
         if self.l2 == 0.0:
             return value, gradient
         for layer in parameters:
-            value = value + 0.5 * self.l2 * arithmetic.sum(layer.weight * layer.weight, axis=(-2, -1))
+            squares = arithmetic.sum(arithmetic.multiply(layer.weight, layer.weight), axis=(-2, -1))
+            value = value + arithmetic.multiply(0.5 * self.l2, squares)
         return value, tuple(
-            layer._replace(weight=layer.weight + arithmetic.round_update(self.l2 * parameter.weight))
+            layer._replace(weight=layer.weight + arithmetic.multiply(self.l2, parameter.weight))
             for layer, parameter in zip(gradient, parameters, strict=True)
         )
+
+
+def _operands(parameters: Parameters, arithmetic: Arithmetic) -> Parameters:
+    """Return the parameters with their weights as the matrix products take them."""
+    return tuple(layer._replace(weight=arithmetic.round_weight(layer.weight)) for layer in parameters)

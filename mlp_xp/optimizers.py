@@ -72,18 +72,22 @@ class SGD:
     def update(
         self, gradient: Parameters, state: SGDState, parameters: Parameters, arithmetic: Arithmetic
     ) -> tuple[Parameters, SGDState]:
-        rounded = arithmetic.round_update
 
         def descend(x: Array, g: Array) -> Array:
-            return x - rounded(state.learning_rate * g)
+            moved = arithmetic.multiply(-state.learning_rate, g)
+            moved += x  # in place where arrays can be written to: the product is ours
+            return moved
 
         if state.velocity is None:
             return map_parameters(descend, parameters, gradient), state
 
         def decay(v: Array) -> Array:
-            return rounded(self.momentum * v)
+            return arithmetic.multiply(self.momentum, v)
 
-        velocity = map_parameters(lambda v, g: descend(decay(v), g), state.velocity, gradient)
+        def accelerate(v: Array, g: Array) -> Array:
+            return arithmetic.round_state(descend(decay(v), g))
+
+        velocity = map_parameters(accelerate, state.velocity, gradient)
         if self.nesterov:
             moved = map_parameters(lambda p, v, g: descend(p + decay(v), g), parameters, velocity, gradient)
         else:
@@ -130,20 +134,21 @@ class Adam:
     def update(
         self, gradient: Parameters, state: AdamState, parameters: Parameters, arithmetic: Arithmetic
     ) -> tuple[Parameters, AdamState]:
-        rounded = arithmetic.round_update
+        multiply = arithmetic.multiply
 
-        def running_mean(decay: float) -> Callable[[Array, Array], Array]:
-            return lambda mean, x: rounded(decay * mean) + rounded((1.0 - decay) * x)
+        def blend(decay: float, mean: Array, x: Array) -> Array:
+            return arithmetic.round_state(multiply(decay, mean) + multiply(1.0 - decay, x))
 
-        mean = map_parameters(running_mean(self.beta_1), state.mean, gradient)
-        square = map_parameters(lambda s, g: running_mean(self.beta_2)(s, g * g), state.square, gradient)
-        mean_weight = self.beta_1 * state.mean_weight + (1.0 - self.beta_1)
-        square_weight = self.beta_2 * state.square_weight + (1.0 - self.beta_2)
+        mean = map_parameters(lambda m, g: blend(self.beta_1, m, g), state.mean, gradient)
+        square = map_parameters(lambda s, g: blend(self.beta_2, s, multiply(g, g)), state.square, gradient)
+        one = arithmetic.xp.ones_like(state.mean_weight)
+        mean_weight = blend(self.beta_1, state.mean_weight, one)
+        square_weight = blend(self.beta_2, state.square_weight, one)
 
         def descend(p: Array, m: Array, s: Array) -> Array:
             root = arithmetic.sqrt(arithmetic.divide(s, square_weight))
             direction = arithmetic.divide(arithmetic.divide(m, mean_weight), root + self.epsilon)
-            return p - rounded(state.learning_rate * direction)
+            return p - multiply(state.learning_rate, direction)
 
         moved = map_parameters(descend, parameters, mean, square)
         return moved, AdamState(state.learning_rate, mean, square, mean_weight, square_weight)

@@ -91,7 +91,7 @@ class Settings:
     seed : int
         ≥ 0; decides the initial parameters and every epoch's order.
     dtype : str
-        "float32" or "float64".
+        "float32" or "float64"; "" (the default) is float32, and float64 in exact arithmetic, which has no other.
     arithmetic : str
         A name in `mlp_xp.arithmetic.ARITHMETICS`.
 
@@ -116,7 +116,7 @@ class Settings:
     epochs: int = 20
     init: str = "pytorch"
     seed: int = 0
-    dtype: str = "float32"
+    dtype: str = ""
     arithmetic: str = "native"
 
     def __post_init__(self) -> None:
@@ -126,8 +126,11 @@ class Settings:
         _require(isinstance(sizes, Iterable), "hidden_layer_sizes", self, "a list such as (256, 256)")
         # A list, as JSON gives it, would make the settings unhashable.
         object.__setattr__(self, "hidden_layer_sizes", tuple(map(_plain, sizes)))
+        if not self.dtype:
+            object.__setattr__(self, "dtype", "float64" if self.arithmetic == "exact" else "float32")
         for name, allowed in CHOICES.items():
             _require_choice(name, getattr(self, name), allowed)
+        _require(self.arithmetic != "exact" or self.dtype == "float64", "dtype", self, "float64 in exact arithmetic")
         _require(
             all(_whole(n, 1) for n in self.hidden_layer_sizes),
             "hidden_layer_sizes",

@@ -20,7 +20,7 @@ DTYPES = ("float32", "float64")
 def native(backend: Backend, dtype: str = "float64") -> Arithmetic:
     """Return native arithmetic on a backend, its 64-bit types switched on if need be."""
     backend.asarray(np.zeros(1), dtype)
-    return make_arithmetic("native", backend.xp, dtype, backend.device)
+    return make_arithmetic("native", backend, dtype)
 
 
 def random_parameters(rng: np.random.Generator, sizes: tuple[int, ...], *leading: int) -> Parameters:

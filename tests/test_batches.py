@@ -16,7 +16,7 @@ LABELS = np.asarray([2, 0, 1], dtype=np.int32)
 
 
 def test_bytes_stay_bytes_on_the_device(backend: Backend) -> None:
-    data = to_device(Dataset("bytes", BYTES, LABELS, 3, 1 / 256), backend, "float32")
+    data = to_device(Dataset("bytes", BYTES, LABELS, 3, 1 / 256), backend, "float32", native(backend, "float32"))
     assert data.features.dtype == backend.xp.uint8
     assert data.targets.dtype == backend.xp.int32
 
@@ -24,13 +24,15 @@ def test_bytes_stay_bytes_on_the_device(backend: Backend) -> None:
 @pytest.mark.parametrize("stored", ["int16", "float32", "float64", ">f4"])
 def test_other_features_get_the_trainings_type(backend: Backend, stored: str) -> None:
     features = BYTES.astype(stored)
-    data = to_device(Dataset("numbers", features, LABELS[:, None] / 4, None), backend, "float32")
+    data = to_device(
+        Dataset("numbers", features, LABELS[:, None] / 4, None), backend, "float32", native(backend, "float32")
+    )
     assert data.features.dtype == data.targets.dtype == backend.xp.float32
     np.testing.assert_array_equal(backend.to_host(data.features), BYTES)
 
 
 def test_a_batch_is_gathered_scaled_and_encoded(backend: Backend) -> None:
-    data = to_device(Dataset("bytes", BYTES, LABELS, 3, 1 / 256), backend, "float32")
+    data = to_device(Dataset("bytes", BYTES, LABELS, 3, 1 / 256), backend, "float32", native(backend, "float32"))
     rows = backend.asarray(np.asarray([2, 0], np.int32))
     features, targets = gather(data, rows, 1 / 256, 3, native(backend, "float32"))
     like = backend.asarray(np.zeros(1), "float32")
@@ -52,7 +54,7 @@ def test_features_that_the_type_cannot_hold_are_refused(
 ) -> None:
     features = np.asarray([[0, 0], [0, 0], [0, value]])
     with pytest.raises(DataError, match=rf"mine: a feature \(column 1, counted from 0\) is {message}"):
-        to_device(Dataset("mine", features, LABELS, 3), numpy_backend, dtype)
+        to_device(Dataset("mine", features, LABELS, 3), numpy_backend, dtype, native(numpy_backend, dtype))
 
 
 def test_targets_that_the_type_cannot_hold_are_refused(numpy_backend: Backend) -> None:
@@ -60,11 +62,11 @@ def test_targets_that_the_type_cannot_hold_are_refused(numpy_backend: Backend) -
     with pytest.raises(
         DataError, match=r"mine: a target \(column 0, .*1e\+300, which float32 cannot hold; use --dtype"
     ):
-        to_device(data, numpy_backend, "float32")
+        to_device(data, numpy_backend, "float32", native(numpy_backend, "float32"))
 
 
 def test_the_largest_number_of_a_type_fits(backend: Backend) -> None:
     largest = np.full((1, 1), np.finfo(np.float32).max, np.float64)
-    data = to_device(Dataset("mine", largest, -largest, None), backend, "float32")
+    data = to_device(Dataset("mine", largest, -largest, None), backend, "float32", native(backend, "float32"))
     np.testing.assert_array_equal(backend.to_host(data.features), largest)
     np.testing.assert_array_equal(backend.to_host(data.targets), -largest)

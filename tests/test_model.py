@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from checks import native
 from mlp_xp import losses
-from mlp_xp.arithmetic import ARITHMETICS, Arithmetic
+from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.errors import DataError
@@ -24,7 +25,7 @@ SIZES = (6, 5, 3)
 def make(backend: Backend, loss: str = "cross_entropy", n_classes: int | None = 3, scale: float = 1.0) -> Model:
     host = initial_parameters(SIZES, "pytorch", 0)
     parameters = map_parameters(lambda array: backend.asarray(array, "float64"), host)
-    arithmetic = ARITHMETICS["native"](backend.xp, backend.xp.float64, backend.device)
+    arithmetic = native(backend)
     return Model(Objective(Network(SIZES, "relu"), loss), parameters, scale, n_classes, backend, arithmetic, "float64")
 
 

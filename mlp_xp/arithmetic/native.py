@@ -26,11 +26,23 @@ class Native:
     dtype: Any
     device: Any = None
 
+    def certify(self, layer_sizes: tuple[int, ...], batch_size: int, scale: float) -> None:
+        pass
+
+    def for_inference(self) -> Native:
+        return self
+
     def matmul(self, left: Array, right: Array) -> Array:
         return self.xp.matmul(left, right)
 
-    def sum(self, x: Array, axis: int | tuple[int, ...] | None, *, keepdims: bool = False) -> Array:
+    def sum(self, x: Array, axis: int | tuple[int, ...], *, keepdims: bool = False) -> Array:
         return self.xp.sum(x, axis=axis, keepdims=keepdims)
+
+    def sum_rounded(self, x: Array, axis: int) -> Array:
+        return self.xp.sum(x, axis=axis)
+
+    def multiply(self, left: Any, right: Any) -> Array:
+        return left * right
 
     def exp(self, x: Array) -> Array:
         return self.xp.exp(x)
@@ -53,5 +65,8 @@ class Native:
     def round_gradient(self, x: Array) -> Array:
         return x
 
-    def round_update(self, x: Array) -> Array:
+    def round_weight(self, x: Array) -> Array:
+        return x
+
+    def round_state(self, x: Array) -> Array:
         return x

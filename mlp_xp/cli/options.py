@@ -103,11 +103,11 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         ("epochs", int, ""),
         ("init", str, "initial parameters"),
         ("seed", int, "of the initial parameters and of the batches' order"),
-        ("dtype", str, ""),
-        ("arithmetic", str, ""),
+        ("dtype", str, "default float32, or float64 in exact arithmetic"),
+        ("arithmetic", str, "exact: the same bits on every backend"),
     ):
         choices = ", ".join(CHOICES[name]) if name in CHOICES else ""
-        default = f"default {getattr(Settings, name)}"
+        default = f"default {getattr(Settings, name)}" if getattr(Settings, name) != "" else ""
         group.add_argument(
             f"--{name.replace('_', '-')}",
             type=kind,
@@ -130,6 +130,8 @@ def make_settings(options: argparse.Namespace) -> Settings:
         options.loss = "squared_error"
     names = (field.name for field in dataclasses.fields(Settings))
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if "arithmetic" in given:
+        given.setdefault("dtype", "")  # the arithmetic's own, instead of that of the settings to start from
     return dataclasses.replace(settings, **given)
 
 

@@ -1,0 +1,323 @@
+"""What an exact training step means, in Python's integers and fractions alone.
+
+This is the definition; the tests hold every library to it, bit for bit. It is written for reading: a number is a
+``Fraction``, a vector a list, a matrix a list of rows, and each operation says where it rounds. ``nearest`` is
+IEEE 754's round-to-nearest; ``shorten`` rounds operands before a sum; `total` then checks that the sum is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from math import isqrt
+from typing import TypeAlias
+
+from mlp_xp.arithmetic.bits import activation_bits, gradient_bits, term_bits, weight_bits
+from mlp_xp.arithmetic.tables import EXP_CELLS, EXP_FINE_CELLS, EXP_LOWEST, LOG_CELLS, make_tables
+
+Vector: TypeAlias = list[Fraction]
+Matrix: TypeAlias = list[Vector]
+Layers: TypeAlias = list[tuple[Matrix, Vector]]
+"""Of every layer the weight, a row per input, and the bias; or anything of these shapes."""
+
+FINEST = Fraction(1, 2**200)
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------
+
+
+def nearest(x: Fraction | float) -> Fraction:
+    """Return the float64 nearest to x, ties to even: what IEEE 754 asks of every single operation."""
+    return Fraction(float(x))
+
+
+def leading_power(x: Fraction) -> Fraction:
+    """Return the largest power of two ≤ |x|, for x ≠ 0."""
+    exponent = abs(x.numerator).bit_length() - x.denominator.bit_length()
+    power = Fraction(2) ** exponent
+    return power if power <= abs(x) else power / 2
+
+
+def shorten(numbers: Iterable[Fraction], bits: int) -> Callable[[Fraction], Fraction]:
+    """Return the rounding to that many bits, counted from the largest magnitude among the numbers."""
+    largest = max(abs(x) for x in numbers)
+    unit = max(leading_power(largest) * Fraction(2) ** (1 - bits), FINEST) if largest else FINEST
+    return lambda x: round(x / unit) * unit
+
+
+def shorten_matrix(rows: Matrix, bits: int) -> Matrix:
+    """Round all entries of a matrix to the same unit."""
+    rounded = shorten(chain.from_iterable(rows), bits)
+    return [[rounded(x) for x in row] for row in rows]
+
+
+def total(terms: Iterable[Fraction]) -> Fraction:
+    """Return a sum that does not round, in whatever order it is formed; the certificate promises that."""
+    terms = list(terms)
+    units = max(x.denominator for x in terms)
+    if sum(abs(x) for x in terms) * units > 2**53:
+        raise AssertionError("a sum that the certificate calls exact may round")
+    return sum(terms, Fraction(0))
+
+
+def rounded_total(terms: Sequence[Fraction]) -> Fraction:
+    """Return the sum of any terms: each is shortened first."""
+    return total(map(shorten(terms, term_bits(len(terms))), terms))
+
+
+def fade(x: Fraction) -> Fraction:
+    """Round what an optimiser carries on to a multiple of 2**-652; only the very smallest numbers change."""
+    shift = Fraction(3, 2) * Fraction(2) ** (52 - 652)
+    return nearest(nearest(x + shift) - shift)
+
+
+# --- elementary functions --------------------------------------------------------------------------------------
+
+
+def exp(x: Fraction) -> Fraction:
+    """Return about e**x, for x ≤ 0."""
+    tables = make_tables()
+    x = max(x, Fraction(EXP_LOWEST))
+    whole = x * EXP_CELLS // 1
+    rest = nearest(x - Fraction(whole, EXP_CELLS))
+    fine = rest * EXP_CELLS * EXP_FINE_CELLS // 1
+    rest = nearest(rest - Fraction(fine, EXP_CELLS * EXP_FINE_CELLS))
+    series = polynomial(rest, (1.0 / 6.0, 0.5, 1.0, 1.0))
+    return nearest(nearest(Fraction(tables.exp_coarse[-whole]) * Fraction(tables.exp_fine[fine])) * series)
+
+
+def log(x: Fraction) -> Fraction:
+    """Return about log(x), for x ≥ 1."""
+    tables = make_tables()
+    power = leading_power(x)
+    mantissa = x / power
+    cell = (mantissa - 1) * LOG_CELLS // 1
+    start = 1 + Fraction(cell, LOG_CELLS)
+    rest = nearest((mantissa - start) / start)
+    series = nearest(nearest(rest * nearest(-1.0 / 8.0)) + nearest(1.0 / 7.0))
+    for i in range(6, 0, -1):
+        series = nearest(nearest(1.0 / i) - nearest(rest * series))
+    series = nearest(rest * series)
+    exponent = power.numerator.bit_length() - 1
+    return nearest(Fraction(tables.log_powers[exponent]) + nearest(Fraction(tables.log_fine[cell]) + series))
+
+
+def tanh(z: Fraction) -> Fraction:
+    """Return about the hyperbolic tangent."""
+    size = abs(z)
+    if size < Fraction(1, 16):
+        square = nearest(z * z)
+        coefficients = (-1382.0 / 155925.0, 62.0 / 2835.0, -17.0 / 315.0, 2.0 / 15.0, -1.0 / 3.0, 1.0)
+        value = nearest(size * polynomial(square, coefficients))
+    else:
+        decay = exp(-2 * size)
+        value = nearest(nearest(1 - decay) / nearest(1 + decay))
+    return -value if z < 0 else value
+
+
+def sqrt(x: Fraction) -> Fraction:
+    """Return about √x: the integer root of x's leading bits, and one Newton step from there."""
+    if x < Fraction(2) ** -900:
+        return Fraction(0)
+    unit = Fraction(2) ** ((leading_power(x).numerator.bit_length() - leading_power(x).denominator.bit_length()) // 2)
+    scaled = x / unit**2 * 2**50
+    root = isqrt(int(scaled))
+    return nearest(root + nearest((scaled - root**2) / (2 * root))) * unit / 2**25
+
+
+def sigmoid(z: Fraction) -> Fraction:
+    """Return 1 / (1 + exp(-z))."""
+    decay = exp(-abs(z))
+    return nearest((1 if z >= 0 else decay) / nearest(1 + decay))
+
+
+def polynomial(x: Fraction, coefficients: Sequence[float]) -> Fraction:
+    """Evaluate a polynomial by Horner's rule, the highest power first; every product and sum rounds."""
+    value = Fraction(coefficients[0])
+    for coefficient in coefficients[1:]:
+        value = nearest(nearest(x * value) + Fraction(coefficient))
+    return value
+
+
+# --- the network -----------------------------------------------------------------------------------------------
+
+ACTIVATIONS: dict[str, tuple[Callable[[Fraction], Fraction], Callable[[Fraction, Fraction], Fraction]]] = {
+    "identity": (lambda z: z, lambda g, _: g),
+    "relu": (lambda z: max(z, Fraction(0)), lambda g, y: g if y > 0 else Fraction(0)),
+    "sigmoid": (sigmoid, lambda g, y: nearest(g * nearest(y * nearest(1 - y)))),
+    "tanh": (tanh, lambda g, y: nearest(g * nearest(nearest(1 - y) * nearest(1 + y)))),
+}
+"""Name -> value of z, and gradient with respect to z from that with respect to y (and y)."""
+
+
+def product(left: Matrix, right: Matrix) -> Matrix:
+    """Return the matrix product; its operands were shortened, so that every sum is exact."""
+    columns = transpose(right)
+    return [[total(a * b for a, b in zip(row, column, strict=True)) for column in columns] for row in left]
+
+
+def transpose(rows: Matrix) -> Matrix:
+    """Return the columns of a matrix."""
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def softmax_cross_entropy(z: Vector, t: Vector) -> tuple[Fraction, Vector]:
+    """Return a row's loss and its class probabilities."""
+    shifted = [nearest(x - max(z)) for x in z]
+    exponentials = [exp(x) for x in shifted]
+    normalizer = rounded_total(exponentials)
+    loss = nearest(log(normalizer) - rounded_total([nearest(a * b) for a, b in zip(t, shifted, strict=True)]))
+    if len(z) == 1:
+        return loss, [nearest(exponentials[0] / normalizer)]
+    return loss, [nearest(x * nearest(1 / normalizer)) for x in exponentials]
+
+
+def binary_cross_entropy(z: Vector, t: Vector) -> tuple[Fraction, Vector]:
+    """Return a row's loss and its outputs' probabilities."""
+    softplus = [nearest(max(x, Fraction(0)) + log(nearest(1 + exp(-abs(x))))) for x in z]
+    loss = rounded_total([nearest(s - nearest(a * x)) for s, a, x in zip(softplus, t, z, strict=True)])
+    return loss, [sigmoid(x) for x in z]
+
+
+def squared_error(z: Vector, t: Vector) -> tuple[Fraction, Vector]:
+    """Return a row's loss and the numbers predicted."""
+    residuals = [nearest(x - a) for x, a in zip(z, t, strict=True)]
+    return rounded_total([nearest(r * r) for r in residuals]) / 2, z
+
+
+LOSSES = {
+    "cross_entropy": softmax_cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+    "squared_error": squared_error,
+}
+
+
+def value_and_gradient(
+    layers: Layers, features: Matrix, targets: Matrix, activation: str, loss: str, l2: float
+) -> tuple[Fraction, Layers]:
+    """Return the mean loss of a batch plus the penalty, and the gradient of every weight and bias.
+
+    Parameters
+    ----------
+    layers : list of (weight, bias)
+    features : list of rows
+    targets : list of rows
+        As many numbers as there are outputs.
+    activation, loss : str
+        As in `mlp_xp.settings.Settings`.
+    l2 : float
+    """
+    value_of, gradient_of = ACTIVATIONS[activation]
+    weights = [shorten_matrix(weight, weight_bits(len(weight), len(weight[0]))) for weight, _ in layers]
+    inputs = [shorten_matrix(features, activation_bits(len(features[0])))]
+    outputs: list[Matrix] = []
+    for weight, (_, bias) in zip(weights, layers, strict=True):
+        z = [[nearest(x + b) for x, b in zip(row, bias, strict=True)] for row in product(inputs[len(outputs)], weight)]
+        if len(inputs) == len(layers):
+            break
+        y = [[value_of(x) for x in row] for row in z]
+        outputs.append(shorten_matrix(y, activation_bits(len(y[0]))))
+        inputs.append(outputs[-1])
+
+    rows = [LOSSES[loss](a, b) for a, b in zip(z, targets, strict=True)]
+    share = nearest(1.0 / len(rows))
+    value = nearest(rounded_total([row_loss for row_loss, _ in rows]) * share)
+    delta = [
+        [nearest(nearest(p - t) * share) for p, t in zip(prediction, target, strict=True)]
+        for (_, prediction), target in zip(rows, targets, strict=True)
+    ]
+    gradient: Layers = []
+    for i in reversed(range(len(layers))):
+        if i < len(layers) - 1:
+            delta = [
+                [gradient_of(g, y) for g, y in zip(*row, strict=True)] for row in zip(delta, outputs[i], strict=True)
+            ]
+        delta = shorten_matrix(delta, gradient_bits(len(delta), len(delta[0])))
+        gradient.insert(0, (product(transpose(inputs[i]), delta), [total(column) for column in transpose(delta)]))
+        delta = product(delta, transpose(weights[i]))
+    if l2 == 0:
+        return value, gradient
+    for i, (weight, _) in enumerate(layers):
+        squares = rounded_total([nearest(w * w) for row in weight for w in row])
+        value = nearest(value + nearest(nearest(0.5 * l2) * squares))
+        penalized = [
+            [nearest(g + nearest(nearest(l2) * w)) for g, w in zip(*rows, strict=True)]
+            for rows in zip(gradient[i][0], weight, strict=True)
+        ]
+        gradient[i] = (penalized, gradient[i][1])
+    return value, gradient
+
+
+# --- optimisers: each walks over single numbers, as all of a network's parameters are treated alike ---------------
+
+
+def each(function: Callable[..., Fraction], *sets: Layers) -> Layers:
+    """Apply a function to every number of one or several sets of parameters."""
+    return [
+        (
+            [[function(*numbers) for numbers in zip(*rows, strict=True)] for rows in zip(*weights, strict=True)],
+            [function(*numbers) for numbers in zip(*biases, strict=True)],
+        )
+        for weights, biases in (zip(*layers, strict=True) for layers in zip(*sets, strict=True))
+    ]
+
+
+@dataclass
+class SGD:
+    """Gradient descent, plain or with (Nesterov's) momentum."""
+
+    learning_rate: float
+    momentum: float = 0.0
+    nesterov: bool = False
+    velocity: Layers | None = None
+
+    def step(self, layers: Layers, gradient: Layers) -> Layers:
+        """Return the parameters after a step."""
+        rate, momentum = Fraction(self.learning_rate), Fraction(self.momentum)
+
+        def descend(x: Fraction, g: Fraction) -> Fraction:
+            return nearest(x - nearest(rate * g))
+
+        if not momentum:
+            return each(descend, layers, gradient)
+        velocity = self.velocity or each(lambda _: Fraction(0), layers)
+        self.velocity = each(lambda v, g: fade(descend(nearest(momentum * v), g)), velocity, gradient)
+        if self.nesterov:
+            return each(lambda p, v, g: descend(nearest(p + nearest(momentum * v)), g), layers, self.velocity, gradient)
+        return each(lambda p, v: nearest(p + v), layers, self.velocity)
+
+
+@dataclass
+class Adam:
+    """Kingma and Ba's Adam."""
+
+    learning_rate: float
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    mean: Layers | None = None
+    square: Layers | None = None
+    mean_weight: Fraction = Fraction(0)
+    square_weight: Fraction = Fraction(0)
+
+    def step(self, layers: Layers, gradient: Layers) -> Layers:
+        """Return the parameters after a step."""
+
+        def blend(decay: float, mean: Fraction, x: Fraction) -> Fraction:
+            return fade(nearest(nearest(Fraction(decay) * mean) + nearest(Fraction(1.0 - decay) * x)))
+
+        zeros = each(lambda _: Fraction(0), layers)
+        self.mean = each(lambda m, g: blend(self.beta_1, m, g), self.mean or zeros, gradient)
+        self.square = each(lambda s, g: blend(self.beta_2, s, nearest(g * g)), self.square or zeros, gradient)
+        self.mean_weight = blend(self.beta_1, self.mean_weight, Fraction(1))
+        self.square_weight = blend(self.beta_2, self.square_weight, Fraction(1))
+        of_mean, of_square = nearest(1 / self.mean_weight), nearest(1 / self.square_weight)
+
+        def descend(p: Fraction, m: Fraction, s: Fraction) -> Fraction:
+            denominator = nearest(sqrt(nearest(s * of_square)) + Fraction(self.epsilon))
+            direction = nearest(nearest(m * of_mean) / denominator)
+            return nearest(p - nearest(Fraction(self.learning_rate) * direction))
+
+        return each(descend, layers, self.mean, self.square)

@@ -1,0 +1,93 @@
+"""Every backend's exact step equals the oracle's, which knows Python's integers and fractions alone, bit for bit."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlp_xp.arithmetic import make_arithmetic, oracle
+from mlp_xp.backend import Backend
+from mlp_xp.batches import DeviceData
+from mlp_xp.network import Layer, Network, Parameters, map_parameters
+from mlp_xp.objective import Objective
+from mlp_xp.settings import Settings
+from mlp_xp.training import TrainingStep
+
+OPTIMIZERS: list[dict[str, Any]] = [
+    {"optimizer": "sgd"},
+    {"optimizer": "sgd", "momentum": 0.9},
+    {"optimizer": "sgd", "momentum": 0.9, "nesterov": True},
+    {"optimizer": "adam"},
+]
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[Settings, Parameters, Any, Any]:
+    """Draw a small network, its parameters, a batch's features and its targets, of widely differing magnitudes."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    sizes = draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
+    n = draw(st.integers(1, 5))
+    chosen = Settings(
+        hidden_layer_sizes=tuple(sizes[1:-1]),
+        activation=draw(st.sampled_from(sorted(oracle.ACTIVATIONS))),
+        loss=draw(st.sampled_from(sorted(oracle.LOSSES))),
+        learning_rate=draw(st.sampled_from([0.1, 1e-3])),
+        l2=draw(st.sampled_from([0.0, 0.01])),
+        batch_size=n,
+        arithmetic="exact",
+        **draw(st.sampled_from(OPTIMIZERS)),
+    )
+
+    def numbers(*shape: int) -> Any:
+        return rng.normal(size=shape) * 2.0 ** draw(st.integers(-12, 3))
+
+    parameters = tuple(Layer(numbers(a, b), numbers(b)) for a, b in pairwise(sizes))
+    targets = (
+        rng.dirichlet(np.ones(sizes[-1]), n) if chosen.loss == "cross_entropy" else rng.uniform(size=(n, sizes[-1]))
+    )
+    return chosen, parameters, numbers(n, sizes[0]), targets
+
+
+def fractions(array: Any) -> Any:
+    """Return an array as nested lists of fractions."""
+    return [fractions(row) if row.ndim else Fraction(float(row)) for row in array]
+
+
+@given(problems())
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+def test_two_steps_equal_the_oracles(backend: Backend, problem: tuple[Settings, Parameters, Any, Any]) -> None:
+    chosen, parameters, features, targets = problem
+    arithmetic = make_arithmetic("exact", backend, "float64")
+    sizes = (features.shape[1], *chosen.hidden_layer_sizes, targets.shape[1])
+    objective = Objective(Network(sizes, chosen.activation), chosen.loss, chosen.l2)
+    optimizer = chosen.make_optimizer()
+    rows = DeviceData(arithmetic.round_activation(backend.asarray(features)), backend.asarray(targets))
+    start = map_parameters(backend.asarray, parameters)
+    order = backend.asarray(np.tile(np.arange(len(features), dtype=np.int32), (2, 1)))
+    step = TrainingStep(objective, optimizer, 1.0, arithmetic)
+    (after, _), (losses,) = backend.scan(step, (start, optimizer.init(start, arithmetic)), (order,), rows)
+
+    layers = [(fractions(layer.weight), fractions(layer.bias)) for layer in parameters]
+    referee = (
+        oracle.Adam(chosen.learning_rate)
+        if chosen.optimizer == "adam"
+        else oracle.SGD(chosen.learning_rate, chosen.momentum, chosen.nesterov)
+    )
+    values = []
+    for _ in range(2):
+        value, gradient = oracle.value_and_gradient(
+            layers, fractions(features), fractions(targets), chosen.activation, chosen.loss, chosen.l2
+        )
+        layers = referee.step(layers, gradient)
+        values.append(value)
+    assert fractions(backend.to_host(losses)) == values
+    for layer, (weight, bias) in zip(after, layers, strict=True):
+        assert fractions(backend.to_host(layer.weight)) == weight
+        assert fractions(backend.to_host(layer.bias)) == bias
