@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlp_xp.datasets import load as load
     from mlp_xp.errors import MLPXPError as MLPXPError
     from mlp_xp.model import Model as Model
-    from mlp_xp.runs import load_model as load_model
+    from mlp_xp.recorded import load_model as load_model
     from mlp_xp.runs import record as record
     from mlp_xp.settings import PRESETS as PRESETS
     from mlp_xp.settings import Settings as Settings
@@ -48,7 +48,7 @@ _MODULES = {
     "compare": "comparison",
     "list_backends": "backend",
     "load": "datasets",
-    "load_model": "runs",
+    "load_model": "recorded",
     "open_backend": "backend",
     "record": "runs",
     "train": "training",

@@ -31,3 +31,7 @@ class TrainingDiverged(MLPXPError, ArithmeticError):  # noqa: N818 - names an ev
 
 class RunError(MLPXPError, OSError):
     """A run folder cannot be written or read as asked."""
+
+
+class Disagreement(MLPXPError, AssertionError):  # noqa: N818 - a finding
+    """A recorded run is not what its files say, or what its training gives; the text says where."""

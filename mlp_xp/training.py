@@ -15,11 +15,13 @@ from mlp_xp.arithmetic import Arithmetic, make_arithmetic
 from mlp_xp.array_types import Array, PyTree
 from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData, gather, to_device
+from mlp_xp.checkpoint import Checkpoint, device_tensors, host_tensors
 from mlp_xp.datasets.dataset import Dataset, Split
 from mlp_xp.datasets.files import data_error
+from mlp_xp.digests import Digests, first_link, link
 from mlp_xp.errors import SettingsError, TrainingDiverged
 from mlp_xp.initializers import initial_parameters
-from mlp_xp.model import Model
+from mlp_xp.model import Model, mean
 from mlp_xp.network import Network, Parameters, map_parameters
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer
@@ -50,6 +52,8 @@ class Epoch:
     model : Model
         The network as it is after the epoch.
     optimizer_state : pytree
+    digests : Digests
+        Equal ones mean equal bits, on whatever machine.
     """
 
     epoch: int
@@ -60,10 +64,17 @@ class Epoch:
     step_losses: NDArray[np.float64]
     model: Model
     optimizer_state: PyTree
+    digests: Digests
 
     def row(self) -> dict[str, Any]:
         """Return the numbers of the record, as a line of ``curve.jsonl`` has them; the arrays are left out."""
-        return {name: getattr(self, name) for name in ("epoch", "loss", "test_loss", "accuracy", "seconds")}
+        numbers = {name: getattr(self, name) for name in ("epoch", "loss", "test_loss", "accuracy", "seconds")}
+        return numbers | {f"sha256_{name}": digest for name, digest in self.digests._asdict().items()}
+
+    def checkpoint(self) -> Checkpoint:
+        """Return all that the next epoch needs, as copies on the host."""
+        tensors = host_tensors(self.model.parameters, self.optimizer_state, self.model.backend)
+        return Checkpoint(self.epoch, self.digests.chain, tensors)
 
     def summary(self) -> str:
         """Return the lab's line: epoch, mean batch loss, and test accuracy (or, for a regression, test loss)."""
@@ -147,13 +158,25 @@ class Trainer:
         else:
             initial = map_parameters(np.array, initial)  # a copy: the caller may go on to write to the original
             _check_shapes(initial, sizes)
-        # Arrays first: the first 64-bit one may have to switch the library to 64 bits.
-        self.rows = to_device(data, backend, settings.dtype)
+        self.arithmetic = make_arithmetic(settings.arithmetic, backend, settings.dtype)
+        self.arithmetic.certify(sizes, settings.batch_size, data.scale)
+        self.rows = to_device(data, backend, settings.dtype, self.arithmetic)
         self.parameters = map_parameters(lambda array: backend.asarray(array, settings.dtype), initial)
-        self.arithmetic = make_arithmetic(settings.arithmetic, backend.xp, settings.dtype, backend.device)
         optimizer = settings.make_optimizer()
         self.optimizer_state = optimizer.init(self.parameters, self.arithmetic)
         self.step = TrainingStep(self.objective, optimizer, data.scale, self.arithmetic)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from where another training was.
+
+        Raises
+        ------
+        RunError
+            If the checkpoint does not fit the network and the optimiser.
+        """
+        self.parameters, self.optimizer_state = device_tensors(
+            checkpoint.tensors, self.parameters, self.optimizer_state, self.backend, str(self.settings.dtype)
+        )
 
     def run_epoch(self, epoch: int) -> NDArray[np.float64]:
         """Train on every batch of an epoch and return their losses, shape (n_steps,)."""
@@ -167,11 +190,19 @@ class Trainer:
     @property
     def model(self) -> Model:
         """The network as it is now."""
-        data, dtype = self.data, self.settings.dtype
-        return Model(self.objective, self.parameters, data.scale, data.n_classes, self.backend, self.arithmetic, dtype)
+        data, arithmetic = self.data, self.arithmetic.for_inference()
+        dtype = self.settings.dtype
+        return Model(self.objective, self.parameters, data.scale, data.n_classes, self.backend, arithmetic, dtype)
 
 
-def train(settings: Settings, data: Split, backend: Backend, *, initial: Parameters | None = None) -> Iterator[Epoch]:
+def train(
+    settings: Settings,
+    data: Split,
+    backend: Backend,
+    *,
+    initial: Parameters | None = None,
+    start: Checkpoint | None = None,
+) -> Iterator[Epoch]:
     """Train a network, epoch by epoch.
 
     Parameters
@@ -183,6 +214,8 @@ def train(settings: Settings, data: Split, backend: Backend, *, initial: Paramet
         Where it is computed.
     initial : tuple of Layer, optional
         Host arrays to start from; by default drawn as the settings say.
+    start : Checkpoint, optional
+        Go on after its epoch; settings and data must be those it was made with.
 
     Yields
     ------
@@ -203,22 +236,42 @@ def train(settings: Settings, data: Split, backend: Backend, *, initial: Paramet
         raise SettingsError(f"data is a {type(data).__name__}: give what its split() returns")
     _check_kind(data)
     trainer = Trainer(settings, data.train, backend, initial)
-    return _epochs(trainer, to_device(data.test, backend, settings.dtype))
+    test_rows = to_device(data.test, backend, settings.dtype, trainer.arithmetic.for_inference())
+    if start is None:
+        start = Checkpoint(-1, first_link(settings, data.train.digest(), data.test.digest()), {})
+    else:
+        trainer.restore(start)
+    return _epochs(trainer, test_rows, start)
 
 
-def _epochs(trainer: Trainer, test_rows: DeviceData) -> Iterator[Epoch]:
-    settings = trainer.settings
-    for epoch in range(settings.epochs):
-        start = time.perf_counter()
+def _epochs(trainer: Trainer, test_rows: DeviceData, start: Checkpoint) -> Iterator[Epoch]:
+    settings, chain = trainer.settings, start.chain
+    for epoch in range(start.epoch + 1, settings.epochs):
+        begin = time.perf_counter()
         step_losses = trainer.run_epoch(epoch)
         _check_finite(step_losses, epoch, settings)
         model = trainer.model
         evaluation = model.evaluate(test_rows)
         if not math.isfinite(evaluation.loss):  # nothing else shows what the epoch's last step did
             raise _diverged(f"epoch {epoch}, after the last step: the test loss", evaluation.loss, settings)
-        seconds = time.perf_counter() - start
-        loss = float(np.mean(step_losses))
-        yield Epoch(epoch, loss, *evaluation, seconds, step_losses, model, trainer.optimizer_state)
+        numbers = {
+            "epoch": epoch,
+            "loss": mean(step_losses),
+            "test_loss": evaluation.loss,
+            "accuracy": evaluation.accuracy,
+        }
+        tensors = host_tensors(trainer.parameters, trainer.optimizer_state, trainer.backend)
+        digests = link(chain, numbers, step_losses, tensors)
+        chain = digests.chain
+        seconds = time.perf_counter() - begin
+        yield Epoch(
+            **numbers,  # type: ignore[arg-type]
+            seconds=seconds,
+            step_losses=step_losses,
+            model=model,
+            optimizer_state=trainer.optimizer_state,
+            digests=digests,
+        )
 
 
 def _check_kind(data: Split) -> None:

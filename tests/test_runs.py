@@ -20,7 +20,8 @@ import mlp_xp.runs
 from mlp_xp.backend import Backend, open_backend
 from mlp_xp.datasets import Split, load
 from mlp_xp.errors import RunError
-from mlp_xp.runs import load_model, record
+from mlp_xp.recorded import load_model
+from mlp_xp.runs import record
 from mlp_xp.settings import Settings
 from mlp_xp.training import Epoch, train
 from mlp_xp_numpy import NumPyBackend

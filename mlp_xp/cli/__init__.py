@@ -15,6 +15,8 @@ COMMANDS = {
     "train": "train a network and record the run",
     "compare": "train the same network on several backends and hold their curves against each other",
     "predict": "apply a recorded run's network to new data",
+    "verify": "train a recorded run, or some of its epochs, again and compare it to the last bit",
+    "certify": "show that no sum of a training in exact arithmetic can round",
     "backends": "list the array libraries: installed or not, devices, and whether they compute rightly",
 }
 

@@ -12,7 +12,7 @@ from mlp_xp.cli.options import path
 from mlp_xp.datasets import load_features
 from mlp_xp.files import write_atomically, writing
 from mlp_xp.model import Prediction
-from mlp_xp.runs import load_model
+from mlp_xp.recorded import load_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

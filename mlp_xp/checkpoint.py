@@ -1,0 +1,90 @@
+"""Where a training can go on: its parameters and its optimiser's state, by name, on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mlp_xp.array_types import Array, PyTree
+from mlp_xp.backend import Backend
+from mlp_xp.errors import RunError
+from mlp_xp.network import Parameters
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LAYERS, OPTIMIZER = "layers", "optimizer"
+
+
+class Checkpoint(NamedTuple):
+    """The end of an epoch.
+
+    Attributes
+    ----------
+    epoch : int
+        From 0; -1 before the first.
+    chain : str
+        The epoch's `mlp_xp.digests.Digests.chain`.
+    tensors : mapping of ndarray
+        As `host_tensors` gives them.
+    """
+
+    epoch: int
+    chain: str
+    tensors: Mapping[str, NDArray[Any]]
+
+
+def host_tensors(parameters: Parameters, optimizer_state: PyTree, backend: Backend) -> dict[str, NDArray[Any]]:
+    """Return copies on the host, named "layers.0.weight", …, "optimizer.learning_rate", …."""
+    tensors: dict[str, NDArray[Any]] = {}
+
+    def keep(name: str, array: Array) -> Array:
+        tensors[name] = np.array(backend.to_host(array))
+        return array
+
+    map_named(keep, parameters, LAYERS)
+    map_named(keep, optimizer_state, OPTIMIZER)
+    return tensors
+
+
+def device_tensors(
+    tensors: Mapping[str, NDArray[Any]], parameters: Parameters, optimizer_state: PyTree, backend: Backend, dtype: str
+) -> tuple[Parameters, PyTree]:
+    """Return what `host_tensors` kept, on the device and in the given trees' structure.
+
+    Raises
+    ------
+    RunError
+        If a tensor is missing, or is not of the tree's shape and of ``dtype``.
+    """
+
+    def restore(name: str, like: Array) -> Array:
+        if name not in tensors:
+            raise RunError(f"the checkpoint holds no tensor {name!r}")
+        host, shape = tensors[name], tuple(like.shape)
+        if host.shape != shape or host.dtype != dtype:
+            raise RunError(f"the checkpoint's {name!r} is {host.dtype} of shape {host.shape}, not {dtype} of {shape}")
+        return backend.asarray(host)
+
+    return map_named(restore, parameters, LAYERS), map_named(restore, optimizer_state, OPTIMIZER)
+
+
+def select(tensors: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
+    """Return the tensors of `LAYERS` or of `OPTIMIZER` alone."""
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
+
+
+def map_named(function: Callable[[str, Array], Array], tree: PyTree, name: str) -> PyTree:
+    """Apply ``function(name, array)`` to every array of nested (named) tuples; None stays None.
+
+    An array's name is the tree's and the field names and positions that lead to it, joined by dots.
+    """
+    if tree is None:
+        return None
+    if not isinstance(tree, tuple):
+        return function(name, tree)
+    keys = getattr(tree, "_fields", range(len(tree)))
+    branches = [map_named(function, branch, f"{name}.{key}") for key, branch in zip(keys, tree, strict=True)]
+    return type(tree)(*branches) if hasattr(tree, "_fields") else tuple(branches)
