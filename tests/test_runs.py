@@ -50,7 +50,7 @@ def test_all_files_are_there_and_no_others(recorded: tuple[Path, list[Epoch]]) -
 
 def test_run_json_says_what_was_trained_on_what(recorded: tuple[Path, list[Epoch]], digits: Split) -> None:
     run = json.loads((recorded[0] / "run.json").read_text())
-    assert set(run) == {"format", "created", "versions", "backend", "settings", "data"}
+    assert set(run) == {"format", "created", "versions", "backend", "settings", "data", "sha256_start"}
     assert Settings.from_dict(run["settings"]) == SETTINGS
     assert run["backend"]["name"] == "numpy"
     assert run["backend"]["numpy"] == run["versions"]["numpy"] == np.__version__
@@ -70,7 +70,9 @@ def test_run_json_says_what_was_trained_on_what(recorded: tuple[Path, list[Epoch
 def test_the_curve_has_a_line_per_epoch(recorded: tuple[Path, list[Epoch]]) -> None:
     folder, epochs = recorded
     rows = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
-    assert [list(row) for row in rows] == [["epoch", "loss", "test_loss", "accuracy", "seconds"]] * 3
+    names = ["epoch", "loss", "test_loss", "accuracy", "seconds"]
+    digests = ["sha256_losses", "sha256_layers", "sha256_optimizer", "sha256_chain"]
+    assert [list(row) for row in rows] == [names + digests] * 3
     assert rows == [epoch.row() for epoch in epochs]
 
 
