@@ -29,6 +29,7 @@ class Tolerance(NamedTuple):
     late: float
 
 
+EXACT = Tolerance(0, 0.0, 0.0)
 TOLERANCES = {"float32": Tolerance(100, 1e-6, 5e-3), "float64": Tolerance(0, 1e-12, 1e-12)}
 """Rounding alone, as measured on the lab over 4,800 steps: 2.8e-3 in float32, under 1e-15 in float64. Products are
 summed in different orders, which shows in the last digits only (with smooth activations 5e-7 over the first five
@@ -61,13 +62,16 @@ class Difference:
     first_outside : Place or None
         The first step beyond the tolerance; None if there is none.
     within_tolerance : bool
-        Whether there is none, and the training came to its end.
+        Whether there is none, the training came to its end and, in exact arithmetic, left the same bits.
+    same_bits : bool
+        Whether losses, parameters and optimiser's state are the same to the last bit after every epoch.
     """
 
     value: float | None
     at: Place | None
     first_outside: Place | None
     within_tolerance: bool
+    same_bits: bool
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,11 @@ class Training:
         return f"{self.name} ({self.device})"
 
     @property
+    def chain(self) -> str | None:
+        """The last epoch's `mlp_xp.digests.Digests.chain`."""
+        return str(self.curve[-1]["sha256_chain"]) if self.curve else None
+
+    @property
     def seconds(self) -> float:
         """Wall-clock time of all epochs."""
         return float(sum(row["seconds"] for row in self.curve))
@@ -121,13 +130,19 @@ class Comparison:
     @property
     def title(self) -> str:
         """A line for people."""
-        return f"{self.data_name}, {self.settings.dtype}: the same training, {len(self.trainings)} times"
+        arithmetic = f"{self.settings.arithmetic} arithmetic in {self.settings.dtype}"
+        return f"{self.data_name}, {arithmetic}: the same training, {len(self.trainings)} times"
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """What is taken for rounding: in exact arithmetic, nothing."""
+        return EXACT if self.settings.arithmetic == "exact" else TOLERANCES[self.settings.dtype]
 
     @property
     def allowed(self) -> NDArray[np.float64]:
         """The largest difference that is taken for rounding, at every step."""
         first = self.trainings[0].step_losses
-        tolerance = TOLERANCES[self.settings.dtype]
+        tolerance = self.tolerance
         early = np.arange(first.size) < tolerance.early_steps
         return np.where(early, tolerance.early, tolerance.late) * np.maximum.accumulate(np.maximum(first, 1.0))
 
@@ -135,7 +150,7 @@ class Comparison:
         """Return how far a training's batch losses go from the first one's."""
         first, n = self.trainings[0].step_losses, training.step_losses.size
         if n == 0:
-            return Difference(None, None, None, within_tolerance=False)
+            return Difference(None, None, None, within_tolerance=False, same_bits=False)
         difference = np.abs(training.step_losses - first[:n])
         outside = ~(difference <= self.allowed[:n])  # NaN is outside, too
 
@@ -144,7 +159,10 @@ class Comparison:
 
         first_outside = place(np.argmax(outside)) if np.any(outside) else None
         within = first_outside is None and training.diverged is None
-        return Difference(float(np.max(difference)), place(np.argmax(difference)), first_outside, within)
+        same_bits = training.chain == self.trainings[0].chain
+        if self.tolerance == EXACT:
+            within = within and same_bits
+        return Difference(float(np.max(difference)), place(np.argmax(difference)), first_outside, within, same_bits)
 
     @property
     def within_tolerance(self) -> bool:
@@ -156,7 +174,7 @@ class Comparison:
         return {
             "data": self.data_name,
             "settings": self.settings.to_dict(),
-            "tolerance": TOLERANCES[self.settings.dtype]._asdict(),
+            "tolerance": self.tolerance._asdict(),
             "within_tolerance": self.within_tolerance,
             "backends": [
                 {

@@ -95,11 +95,16 @@ def plot_comparison(comparison: Comparison) -> Figure:
     for i, training in enumerate(others, start=1):
         n = training.step_losses.size
         difference = np.abs(training.step_losses - first.step_losses[:n])
-        visible = np.where(difference > 0, difference, np.nan)  # a log axis has no zero
+        # A log axis has no zero; where there is nothing else, the axis is not one.
+        visible = np.where(difference > 0, difference, np.nan) if np.any(difference) else difference
         label = training.label if np.any(difference) or not n else f"{training.label}: 0 everywhere"
         below.plot(steps[:n], visible, ".", markersize=2, color=f"C{i}", label=label)
-    below.step(steps, comparison.allowed, where="mid", color="0.4", linestyle="--", label="tolerance")
-    below.set_yscale("log")
+    if np.any(comparison.allowed):  # in exact arithmetic, nothing is
+        below.step(steps, comparison.allowed, where="mid", color="0.4", linestyle="--", label="tolerance")
+    if all(np.array_equal(training.step_losses, first.step_losses) for training in others):
+        below.set_yticks([0.0])
+    else:
+        below.set_yscale("log")
     below.set_ylabel(f"difference from\n{first.label}")
     below.set_xlabel("step")
     _legend(below, markerscale=3.0)

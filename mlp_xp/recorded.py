@@ -11,11 +11,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from mlp_xp.arithmetic import make_arithmetic
 from mlp_xp.backend import Backend
 from mlp_xp.datasets.dataset import Dataset
 from mlp_xp.digests import Digests
 from mlp_xp.errors import RunError
+from mlp_xp.exactness import open_arithmetic
 from mlp_xp.model import Model
 from mlp_xp.network import Layer, map_parameters
 from mlp_xp.runs import CURVE, FORMAT, RUN, STEPS, WEIGHTS
@@ -59,7 +59,7 @@ def load_model(folder: Path | str, backend: Backend) -> Model:
                 f"{folder / WEIGHTS}: layer {i} does not hold finite numbers of {settings.dtype}; train again"
             )
     parameters = map_parameters(lambda array: backend.asarray(array, settings.dtype), layers)
-    arithmetic = make_arithmetic(settings.arithmetic, backend, settings.dtype).for_inference()
+    arithmetic = open_arithmetic(settings, backend).for_inference()
     return Model(objective, parameters, data.scale, data.n_classes, backend, arithmetic, settings.dtype)
 
 

@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlp_xp.arithmetic import Arithmetic, make_arithmetic
-from mlp_xp.array_types import Array, PyTree
+from mlp_xp.array_types import PyTree
 from mlp_xp.backend import Backend
-from mlp_xp.batches import DeviceData, gather, to_device
+from mlp_xp.batches import DeviceData, to_device
 from mlp_xp.checkpoint import Checkpoint, device_tensors, host_tensors
 from mlp_xp.datasets.dataset import Dataset, Split
 from mlp_xp.datasets.files import data_error
 from mlp_xp.digests import Digests, first_link, link
 from mlp_xp.errors import SettingsError, TrainingDiverged
+from mlp_xp.exactness import open_arithmetic
 from mlp_xp.initializers import initial_parameters
 from mlp_xp.model import Model, mean
 from mlp_xp.network import Network, Parameters, map_parameters
 from mlp_xp.objective import Objective
-from mlp_xp.optimizers import Optimizer
 from mlp_xp.randomness import batch_order
 from mlp_xp.settings import Settings
+from mlp_xp.step import TrainingStep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,29 +82,6 @@ class Epoch:
         return f"#summary:{self.epoch: 4d} {self.loss:.4f} {result}"
 
 
-@dataclass(frozen=True)
-class TrainingStep:
-    """A step for `Backend.scan`: one batch's loss, its gradient, and the optimiser's update.
-
-    Equal settings give equal steps, so a backend that compiles does so once for all of them.
-    """
-
-    objective: Objective
-    optimizer: Optimizer
-    scale: float
-    arithmetic: Arithmetic
-
-    def __call__(
-        self, carry: tuple[Parameters, PyTree], x: tuple[Array, ...], constants: DeviceData
-    ) -> tuple[tuple[Parameters, PyTree], tuple[Array, ...]]:
-        """Train on the row numbers in ``x[0]``."""
-        parameters, state = carry
-        n_outputs = self.objective.network.layer_sizes[-1]
-        features, targets = gather(constants, x[0], self.scale, n_outputs, self.arithmetic)
-        loss, gradient = self.objective.value_and_gradient(parameters, features, targets, self.arithmetic)
-        return self.optimizer.update(gradient, state, parameters, self.arithmetic), (loss,)
-
-
 def make_objective(settings: Settings, data: Dataset) -> Objective:
     """Return the network and loss that the settings and a data set's shape ask for.
 
@@ -158,7 +135,7 @@ class Trainer:
         else:
             initial = map_parameters(np.array, initial)  # a copy: the caller may go on to write to the original
             _check_shapes(initial, sizes)
-        self.arithmetic = make_arithmetic(settings.arithmetic, backend, settings.dtype)
+        self.arithmetic = open_arithmetic(settings, backend)
         self.arithmetic.certify(sizes, settings.batch_size, data.scale)
         self.rows = to_device(data, backend, settings.dtype, self.arithmetic)
         self.parameters = map_parameters(lambda array: backend.asarray(array, settings.dtype), initial)

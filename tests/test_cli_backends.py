@@ -13,7 +13,7 @@ from mlp_xp.backend import Backend, list_backends
 from mlp_xp.cli import main
 from mlp_xp.cli.backends import examine
 
-KEYS = ["name", "installed", "ready", "version", "devices", "description", "check", "errors", "reason"]
+KEYS = ["name", "installed", "ready", "version", "devices", "description", "check", "errors", "exact", "reason"]
 
 
 def listed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -40,6 +40,7 @@ def test_one_that_works(backend: Backend) -> None:
     assert report["version"] == next(iter(report["description"].values()))
     assert report["check"].startswith("right (")
     assert set(report["errors"]) == {"float32", "float64"}
+    assert report["exact"] is True
     assert report["reason"] is None
     assert json.loads(json.dumps(report, allow_nan=False)) == report
 
@@ -82,8 +83,9 @@ def test_the_table_is_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert main(["backends"]) == 0
     header, absent, numpy, bfloat, *reasons = capsys.readouterr().out.splitlines()
     assert header.split()[:4] == ["backend", "installed", "version", "devices"]
-    assert absent.split() == ["absent", "no", "-", "-", "-"]
+    assert absent.split() == ["absent", "no", "-", "-", "-", "-"]
     assert numpy.split()[:5] == ["numpy", "yes", np.__version__, "cpu", "right"]
+    assert numpy.endswith("  same bits")
     assert bfloat.split()[4] == "WRONG"
     assert [line for line in reasons if line] == [examine(name)["reason"] for name in ("absent", "bfloat")]
 

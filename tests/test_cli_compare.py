@@ -44,7 +44,7 @@ def test_two_libraries_draw_one_curve(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_a_wrong_library_is_told_by_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "--backends", "numpy,tf32,readonly", *QUICK, "--out", str(tmp_path)]) == 1
     output = capsys.readouterr()
-    assert verdicts(output.out) == ["reference", "OUTSIDE TOLERANCE from epoch 0, step 0", "ok"]
+    assert verdicts(output.out) == ["reference", "OUTSIDE TOLERANCE from epoch 0, step 0", "same bits"]
     assert "a backend leaves the tolerance" in output.err
     assert "--dtype float64" in output.err
     result = json.loads((tmp_path / "compare.json").read_text())
@@ -58,7 +58,7 @@ def test_a_library_that_diverges_takes_no_curve_with_it(tmp_path: Path, capsys: 
     output = capsys.readouterr()
     result = json.loads((tmp_path / "compare.json").read_text())
     _, at_once, late, _ = (backend["diverged"] for backend in result["backends"])
-    assert verdicts(output.out) == ["reference", f"DIVERGED ({at_once})", f"DIVERGED ({late})", "ok"]
+    assert verdicts(output.out) == ["reference", f"DIVERGED ({at_once})", f"DIVERGED ({late})", "same bits"]
     assert at_once == "epoch 0, step 0: the loss is nan"
     assert late.startswith("epoch 1, step ")
     assert output.out.splitlines()[2].split()[2:7] == ["-", "-", "0.00", "-", "-"]
@@ -124,6 +124,6 @@ def test_rows_of_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     np.savetxt(tmp_path / "rows.csv", np.column_stack([labels, features]), delimiter=",")
     arguments = ["compare", "--backends", "numpy,readonly,strict", *QUICK, "--data", str(tmp_path / "rows.csv")]
     assert main([*arguments, "--dtype", "float64"]) == 0
-    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[1:]] == ["reference", "ok", "ok"]
+    assert verdicts(capsys.readouterr().out) == ["reference", "same bits", "same bits"]
     assert main([*arguments, "--task", "regression"]) == 0
     assert [line.split()[3] for line in capsys.readouterr().out.splitlines()[1:]] == ["-", "-", "-"]  # no accuracy

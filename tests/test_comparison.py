@@ -30,8 +30,12 @@ def comparison(dtype: str, change: dict[int, float], reference: np.ndarray | Non
     second = first.copy()
     for step, difference in change.items():
         second[step] += difference
-    row = {"epoch": 2, "loss": 1.0, "test_loss": 1.0, "accuracy": 0.5, "seconds": 0.25}
-    trainings = [Training(name, {"device": "cpu"}, [row] * 3, losses) for name, losses in (("a", first), ("b", second))]
+    row = {"epoch": 2, "loss": 1.0, "test_loss": 1.0, "accuracy": 0.5, "seconds": 0.25, "sha256_chain": "0"}
+    other = row | {"sha256_chain": "1" if change else "0"}
+    trainings = [
+        Training("a", {"device": "cpu"}, [row] * 3, first),
+        Training("b", {"device": "cpu"}, [other] * 3, second),
+    ]
     return Comparison(Settings(dtype=dtype, epochs=3), "made up", trainings)
 
 
@@ -61,7 +65,9 @@ def test_the_largest_difference_is_found_with_its_place() -> None:
 
 def test_the_first_step_outside_is_found_although_others_are_farther_off() -> None:
     both = comparison("float32", {98: 9e-7, 99: 2e-6, 100: 6e-3, 217: 0.5})
-    assert both.difference(both.trainings[1]) == Difference(0.5, Place(2, 17), Place(0, 99), within_tolerance=False)
+    assert both.difference(both.trainings[1]) == Difference(
+        0.5, Place(2, 17), Place(0, 99), within_tolerance=False, same_bits=False
+    )
     both = comparison("float64", {0: float("nan")})
     assert both.difference(both.trainings[1]).first_outside == Place(0, 0)
 
@@ -82,7 +88,13 @@ def test_json_holds_it() -> None:
     assert [backend["name"] for backend in values["backends"]] == ["a", "b"]
     second = values["backends"][1]
     place = {"epoch": 1, "step": 50}
-    assert second["difference"] == {"value": 0.5, "at": place, "first_outside": place, "within_tolerance": False}
+    assert second["difference"] == {
+        "value": 0.5,
+        "at": place,
+        "first_outside": place,
+        "within_tolerance": False,
+        "same_bits": False,
+    }
     assert second["diverged"] is None
     assert second["seconds"] == 0.75
     assert second["step_losses"] == both.trainings[1].step_losses.tolist()
@@ -109,6 +121,27 @@ def test_every_backend_stays_within_the_tolerance(
     assert result.difference(first).value == 0.0
 
 
+def test_in_exact_arithmetic_every_backend_has_the_same_bits(
+    backend: Backend, numpy_backend: Backend, digits: Split
+) -> None:
+    result = compare(replace(SETTINGS, arithmetic="exact", dtype=""), digits, [numpy_backend, backend])
+    assert result.tolerance == (0, 0.0, 0.0)
+    difference = result.difference(result.trainings[1])
+    assert difference == Difference(0.0, Place(0, 0), None, within_tolerance=True, same_bits=True)
+
+
+def test_in_exact_arithmetic_the_last_bit_matters() -> None:
+    """Of a loss, and also of parameters alone, which no loss shows any more."""
+    exact = Settings(arithmetic="exact", epochs=3)
+    ulp = np.finfo(np.float64).eps
+    both = replace(comparison("float64", {299: ulp}), settings=exact)
+    assert both.difference(both.trainings[1]).first_outside == Place(2, 99)
+    hidden = replace(comparison("float64", {299: 0.0}), settings=exact)
+    assert hidden.difference(hidden.trainings[1]).first_outside is None
+    assert not hidden.within_tolerance
+    assert replace(comparison("float64", {}), settings=exact).within_tolerance
+
+
 @pytest.mark.usefixtures("wrong_backends")
 def test_wrong_backends_leave_it(numpy_backend: Backend, digits: Split) -> None:
     wrong = [open_backend(name) for name in ("tf32", "bfloat", "scaled")]
@@ -129,11 +162,11 @@ def test_another_training_that_diverges_leaves_the_rest(numpy_backend: Backend, 
     first, at_once, late, last = result.trainings
     assert at_once.diverged == "epoch 0, step 0: the loss is nan"
     assert (at_once.curve, at_once.step_losses.size) == ([], 0)
-    assert result.difference(at_once) == Difference(None, None, None, within_tolerance=False)
+    assert result.difference(at_once) == Difference(None, None, None, within_tolerance=False, same_bits=False)
     assert re.fullmatch(r"epoch 1, step \d+: the loss is nan", late.diverged or "")
     assert [row["loss"] for row in late.curve] == [first.curve[0]["loss"]]
     np.testing.assert_array_equal(late.step_losses, first.step_losses[:14])
-    assert result.difference(late) == Difference(0.0, Place(0, 0), None, within_tolerance=False)
+    assert result.difference(late) == Difference(0.0, Place(0, 0), None, within_tolerance=False, same_bits=False)
     assert last.diverged is None
     assert result.difference(last).within_tolerance
     assert not result.within_tolerance

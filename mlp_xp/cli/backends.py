@@ -9,6 +9,7 @@ from typing import Any
 from mlp_xp.backend import list_backends, load_backend, open_backend
 from mlp_xp.cli.table import format_table
 from mlp_xp.errors import MLPXPError, TrainingDiverged
+from mlp_xp.exactness import DIGEST, exact_digest
 from mlp_xp.selftest import self_test
 
 WRONG = "computes wrong numbers; do not use it here"
@@ -25,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(reports, indent=2))
         return 0
-    header = ("backend", "installed", "version", "devices", "a small training on it")
+    header = ("backend", "installed", "version", "devices", "a small training on it", "exact")
     rows = [
         (
             report["name"],
@@ -33,6 +34,7 @@ def run(options: argparse.Namespace) -> int:
             report["version"] or "-",
             ", ".join(report["devices"]) or "-",
             report["check"] or "-",
+            {None: "-", True: "same bits", False: "OTHER BITS"}[report["exact"]],
         )
         for report in reports
     ]
@@ -51,11 +53,11 @@ def examine(name: str) -> dict[str, Any]:
     dict
         ``name``; ``installed``; ``ready``: it can be used here and computes rightly; ``version``; ``devices``;
         ``description``: see `mlp_xp.backend.Backend.describe`; ``check``: what a small training gave, in words;
-        ``errors``: dtype -> its largest error; ``reason``: why it is not ready and what to do. What is not known
-        is None.
+        ``errors``: dtype -> its largest error; ``exact``: whether exact arithmetic has its bits here; ``reason``:
+        why it is not ready and what to do. What is not known is None.
     """
     report: dict[str, Any] = {"name": name, "installed": False, "ready": False, "version": None, "devices": []}
-    report |= dict.fromkeys(("description", "check", "errors", "reason"))
+    report |= dict.fromkeys(("description", "check", "errors", "exact", "reason"))
     try:
         backend_class = load_backend(name)
         report["installed"] = True
@@ -74,4 +76,5 @@ def examine(name: str) -> dict[str, Any]:
     report["errors"] = test.errors
     if not test.passed:
         return {**report, "check": f"WRONG ({errors})", "reason": f"backend {name!r} {WRONG}"}
-    return {**report, "ready": True, "check": f"right ({errors})"}
+    exact = exact_digest(backend) == DIGEST
+    return {**report, "ready": True, "check": f"right ({errors})", "exact": exact}

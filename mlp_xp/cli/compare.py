@@ -119,7 +119,9 @@ def _verdict(training: Training, difference: Difference) -> str:
         verdicts.append(f"DIVERGED ({training.diverged})")
     if difference.first_outside is not None:
         verdicts.append(f"OUTSIDE TOLERANCE from {difference.first_outside}")
-    return ", ".join(verdicts) or "ok"
+    if not verdicts and not difference.within_tolerance:
+        verdicts.append("OTHER BITS in the parameters")
+    return ", ".join(verdicts) or ("same bits" if difference.same_bits else "ok")
 
 
 def _write(folder: Path, comparison: Comparison) -> None:

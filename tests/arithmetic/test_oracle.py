@@ -16,7 +16,7 @@ from mlp_xp.batches import DeviceData
 from mlp_xp.network import Layer, Network, Parameters, map_parameters
 from mlp_xp.objective import Objective
 from mlp_xp.settings import Settings
-from mlp_xp.training import TrainingStep
+from mlp_xp.step import TrainingStep
 
 OPTIMIZERS: list[dict[str, Any]] = [
     {"optimizer": "sgd"},

@@ -1,0 +1,87 @@
+"""Whether a device computes exactly: one whole step at worst-case values, whose bits are known."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from mlp_xp.arithmetic import Arithmetic, make_arithmetic
+from mlp_xp.backend import Backend
+from mlp_xp.batches import DeviceData
+from mlp_xp.checkpoint import host_tensors
+from mlp_xp.digests import digest_arrays
+from mlp_xp.errors import BackendUnavailable
+from mlp_xp.network import Layer, Network, map_parameters
+from mlp_xp.objective import Objective
+from mlp_xp.optimizers import Adam
+from mlp_xp.randomness import Stream, uniform
+from mlp_xp.settings import Settings
+from mlp_xp.step import TrainingStep
+
+LAYER_SIZES, ROWS = (784, 256, 256, 10), 200
+"""The lab's."""
+
+DIGEST = "1e6b9156eca7d60ca0d9e5a9073d211a3df58f6acc2565ea4de0f7c4a161a83d"
+"""Of the loss, the parameters and Adam's state after the step: one and the same on all libraries that were tried."""
+
+_passed: set[tuple[str, str]] = set()
+
+
+def open_arithmetic(settings: Settings, backend: Backend) -> Arithmetic:
+    """Return the arithmetic that the settings ask for; a device's first exact one is preceded by a self-test.
+
+    Raises
+    ------
+    BackendUnavailable
+        If the device does not compute exactly.
+    """
+    if settings.arithmetic == "exact":
+        require_exact(backend)
+    return make_arithmetic(settings.arithmetic, backend, settings.dtype)
+
+
+def require_exact(backend: Backend) -> None:
+    """Refuse a device that does not compute exactly; every device is tried once.
+
+    Raises
+    ------
+    BackendUnavailable
+        If the self-test's step leaves other bits.
+    """
+    device = (backend.name, str(backend.describe()["device"]))
+    if device in _passed:
+        return
+    if exact_digest(backend) != DIGEST:
+        raise BackendUnavailable(
+            f"backend {device[0]!r} on {device[1]} does not compute exactly: a training step with known bits gave "
+            "others; use another backend or device, or --arithmetic native"
+        )
+    _passed.add(device)
+
+
+def exact_digest(backend: Backend) -> str:
+    """Return the digest of what one exact step leaves.
+
+    All operands have all the bits they may have, are near their largest magnitude and of one sign, so that the sums
+    come near 2**53: a product in less than float64, or with a sum that rounds, shows. The step takes every function
+    that exact arithmetic has, and the shapes are the lab's, at which libraries use the kernels made for real work.
+    """
+    arithmetic = make_arithmetic("exact", backend, "float64")
+    parameters = tuple(
+        Layer(_near(2.0 / n_in, (n_in, n_out), i), _near(0.5, (n_out,), i + len(LAYER_SIZES)))
+        for i, (n_in, n_out) in enumerate(pairwise(LAYER_SIZES))
+    )
+    start = map_parameters(backend.asarray, parameters)
+    features = arithmetic.round_activation(backend.asarray(_near(1.0, (ROWS, LAYER_SIZES[0]), 2 * len(LAYER_SIZES))))
+    rows = DeviceData(features, backend.asarray(np.zeros(ROWS, np.int32)))  # one class: all gradients of one sign
+    optimizer = Adam(0.01)
+    step = TrainingStep(Objective(Network(LAYER_SIZES, "tanh"), "cross_entropy", 0.01), optimizer, 1.0, arithmetic)
+    order = backend.asarray(np.arange(ROWS, dtype=np.int32)[None])
+    (after, state), (loss,) = backend.scan(step, (start, optimizer.init(start, arithmetic)), (order,), rows)
+    return digest_arrays({**host_tensors(after, state, backend), "loss": backend.to_host(loss)})
+
+
+def _near(bound: float, shape: tuple[int, ...], index: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Return numbers in (1 - 1/256, 1) × bound."""
+    return bound * (1.0 - 2.0**-9 * (1.0 + uniform(shape, 1.0, 0, Stream.WEIGHT, index)))
