@@ -57,18 +57,25 @@ def device_tensors(
     Raises
     ------
     RunError
-        If a tensor is missing, or is not of the tree's shape and of ``dtype``.
+        If a tensor is missing or has no place in the trees, or is not of its place's shape and of ``dtype``.
     """
+    remedy = "give the settings and the data that it was made with"
+    names = set()
 
     def restore(name: str, like: Array) -> Array:
         if name not in tensors:
-            raise RunError(f"the checkpoint holds no tensor {name!r}")
+            raise RunError(f"the checkpoint holds no tensor {name!r}; {remedy}")
+        names.add(name)
         host, shape = tensors[name], tuple(like.shape)
         if host.shape != shape or host.dtype != dtype:
-            raise RunError(f"the checkpoint's {name!r} is {host.dtype} of shape {host.shape}, not {dtype} of {shape}")
-        return backend.asarray(host)
+            found, wanted = f"{host.dtype} of shape {host.shape}", f"{dtype} of shape {shape}"
+            raise RunError(f"the checkpoint's tensor {name!r} is {found}, not {wanted}; {remedy}")
+        return backend.asarray(host.copy())  # a backend may take the memory as it is
 
-    return map_named(restore, parameters, LAYERS), map_named(restore, optimizer_state, OPTIMIZER)
+    restored = map_named(restore, parameters, LAYERS), map_named(restore, optimizer_state, OPTIMIZER)
+    if unknown := sorted(set(tensors) - names):
+        raise RunError(f"the checkpoint holds {unknown[0]!r}, which has no place in this training; {remedy}")
+    return restored
 
 
 def select(tensors: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:

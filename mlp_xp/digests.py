@@ -43,8 +43,9 @@ def digest_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
     """Return the digest of named arrays: of names, types, shapes and values."""
     sha = hashlib.sha256()
     for name, array in sorted(arrays.items()):
-        # Adding 0 takes the sign from a zero.
-        canonical = np.ascontiguousarray(array + array.dtype.type(0), dtype=array.dtype.newbyteorder("<"))
+        with np.errstate(invalid="ignore"):  # a stranger's file may hold NaN of the kind that is reported
+            unsigned = array + array.dtype.type(0)  # takes the sign from a zero
+        canonical = np.asarray(unsigned, dtype=array.dtype.newbyteorder("<"), order="C")
         sha.update(_canonical([name, canonical.dtype.str, canonical.shape]))
         sha.update(canonical.data)
     return sha.hexdigest()
@@ -81,7 +82,8 @@ def link(
 
 def chain(previous: str, numbers: Mapping[str, Any], parts: Sequence[str]) -> str:
     """Return the chain's next link, from the link before, the epoch's numbers and its other digests."""
-    return hashlib.sha256(_canonical([previous, dict(numbers), *parts])).hexdigest()
+    unsigned = {name: value + 0.0 if isinstance(value, float) else value for name, value in numbers.items()}
+    return hashlib.sha256(_canonical([previous, unsigned, *parts])).hexdigest()
 
 
 def _canonical(value: Any) -> bytes:

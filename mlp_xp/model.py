@@ -50,7 +50,10 @@ def mean(values: NDArray[np.floating[Any]]) -> float:
     """Return the mean, rounded once: the same bits whatever order a library would add in."""
     if not np.isfinite(values).all():
         return math.nan if np.isnan(values).any() else math.inf
-    return math.fsum(values.tolist()) / values.size
+    try:
+        return math.fsum(values.tolist()) / values.size
+    except OverflowError:  # of the sum, not of the mean
+        return math.fsum((values / values.size).tolist())
 
 
 @dataclass(frozen=True)

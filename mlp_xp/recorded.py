@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+import reprlib
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +21,21 @@ from mlp_xp.errors import RunError
 from mlp_xp.exactness import open_arithmetic
 from mlp_xp.model import Model
 from mlp_xp.network import Layer, map_parameters
-from mlp_xp.runs import CURVE, FORMAT, RUN, STEPS, WEIGHTS
+from mlp_xp.runs import CHECKPOINTS, CURVE, FORMAT, RUN, STEPS, STEPS_HEADER, WEIGHTS, checkpoint_path
 from mlp_xp.settings import Settings
 from mlp_xp.training import make_objective
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-COLUMNS = ("epoch", "loss", "test_loss", "accuracy", *(f"sha256_{name}" for name in Digests._fields))
-"""What a line of ``curve.jsonl`` must have."""
+COLUMNS: dict[str, tuple[type, ...]] = {
+    "epoch": (int,),
+    "loss": (float,),
+    "test_loss": (float,),
+    "accuracy": (float, type(None)),
+    **{f"sha256_{name}": (str,) for name in Digests._fields},
+}
+"""What a line of ``curve.jsonl`` must have, and of which types."""
 
 
 def load_model(folder: Path | str, backend: Backend) -> Model:
@@ -85,9 +94,9 @@ def read_description(folder: Path) -> dict[str, Any]:
             f"{folder} holds no run ({RUN} is missing); make one with: mlp-xp train --out {folder}"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{folder / RUN}: cannot be read: {error}") from error
+        raise unusable(folder / RUN, f"cannot be read: {error}") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise RunError(f"{folder / RUN}: not a run's description of format {FORMAT}")
+        raise unusable(folder / RUN, f"not a run's description of format {FORMAT}")
     return description
 
 
@@ -105,7 +114,7 @@ def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
         raise RunError(f"{path} is missing: no epoch of this run was finished") from None
     except (OSError, safetensors.SafetensorError, AttributeError, KeyError, TypeError) as error:
         # The last three are what versions of safetensors raise for a type that NumPy does not have.
-        raise RunError(f"{path}: cannot be read: {error}") from error
+        raise unusable(path, f"cannot be read: {error}") from error
     return tensors
 
 
@@ -115,6 +124,25 @@ def _read_layers(path: Path, n_layers: int) -> tuple[Layer, ...]:
         return tuple(Layer(tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(n_layers))
     except KeyError as error:
         raise RunError(f"{path}: the tensor {error} is missing") from error
+
+
+def list_checkpoints(folder: Path) -> list[int]:
+    """Return the epochs after which a checkpoint was kept, in order.
+
+    Raises
+    ------
+    RunError
+        If the folder of checkpoints cannot be read.
+    """
+    try:
+        paths = list((folder / CHECKPOINTS).iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise unusable(folder / CHECKPOINTS, f"cannot be read: {error.strerror or error}") from error
+    numbers = (re.fullmatch(r"epoch-([0-9]+)\.safetensors", path.name) for path in paths)
+    epochs = (int(number[1]) for number in numbers if number)
+    return sorted(epoch for epoch in epochs if checkpoint_path(folder, epoch) in paths)
 
 
 def read_curve(folder: Path) -> list[dict[str, Any]]:
@@ -128,19 +156,25 @@ def read_curve(folder: Path) -> list[dict[str, Any]]:
     path = folder / CURVE
     rows = []
     for number, line in enumerate(_read_text(path).splitlines(), start=1):
+        place = f"{path}, line {number}"
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise RunError(f"{path}, line {number}: cannot be read: {error}") from error
-        missing = [name for name in COLUMNS if not isinstance(row, dict) or name not in row]
-        if missing:
-            raise RunError(f"{path}, line {number}: {missing[0]!r} is missing")
+            raise unusable(place, f"cannot be read: {error}") from error
+        if not isinstance(row, dict):
+            raise unusable(place, "not an epoch's record")
+        for name, types in COLUMNS.items():
+            if name not in row:
+                raise unusable(place, f"{name!r} is missing")
+            if type(value := row[name]) not in types or (isinstance(value, float) and not math.isfinite(value)):
+                wanted = {int: "a whole number", float: "a finite float", str: "a text"}[types[0]]
+                raise unusable(place, f"{name!r} is {reprlib.repr(value)}, not {wanted}")
         rows.append(row)
     return rows
 
 
-def read_steps(folder: Path) -> dict[int, NDArray[np.float64]]:
-    """Return every epoch's batch losses from ``steps.csv``.
+def read_steps(folder: Path) -> list[tuple[int, int, float]]:
+    """Return the lines of ``steps.csv``: epoch, step, loss.
 
     Raises
     ------
@@ -148,23 +182,31 @@ def read_steps(folder: Path) -> dict[int, NDArray[np.float64]]:
         If it is missing, or a line is not a step's record.
     """
     path = folder / STEPS
-    epochs: dict[int, list[float]] = {}
-    for number, line in enumerate(_read_text(path).splitlines()[1:], start=2):
+    header, *lines = _read_text(path).splitlines() or [""]
+    if header != STEPS_HEADER:
+        raise unusable(f"{path}, line 1", f"{reprlib.repr(header)} is not {STEPS_HEADER!r}")
+    rows = []
+    for number, line in enumerate(lines, start=2):
         try:
             epoch, step, loss = line.split(",")
-            losses = epochs.setdefault(int(epoch), [])
-            if int(step) != len(losses):
-                raise ValueError(f"step {step} follows {len(losses) - 1}")
-            losses.append(float(loss))
+            row = int(epoch), int(step), float(loss)
+            if not math.isfinite(row[2]):
+                raise ValueError(f"the loss is {row[2]}")
         except ValueError as error:
-            raise RunError(f"{path}, line {number}: not a step's record: {error}") from error
-    return {epoch: np.asarray(losses) for epoch, losses in epochs.items()}
+            raise unusable(f"{path}, line {number}", f"not a step's record: {error}") from error
+        rows.append(row)
+    return rows
+
+
+def unusable(place: object, problem: str) -> RunError:
+    """Return the error to raise for a file, or a line of it, that is not as a training writes it."""
+    return RunError(f"{place}: {problem}; restore the file from a copy, or train again")
 
 
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise RunError(f"{path} is missing") from None
+        raise RunError(f"{path} is missing; restore it from a copy, or train again") from None
     except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read: {error}") from error
+        raise unusable(path, f"cannot be read: {error}") from error

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +27,7 @@ from mlp_xp.checkpoint import LAYERS, select
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
 from mlp_xp.digests import first_link
-from mlp_xp.errors import RunError
+from mlp_xp.errors import RunError, SettingsError
 from mlp_xp.files import make_folder, write_atomically, writing
 from mlp_xp.settings import Settings
 from mlp_xp.training import Epoch
@@ -42,12 +43,27 @@ RUN, CURVE, STEPS, WEIGHTS, PICTURE = (
     "loss.png",
 )
 CHECKPOINTS = "checkpoints"
+STEPS_HEADER = "epoch,step,loss"
 FORMAT = 1
 
 
 def checkpoint_path(folder: Path, epoch: int) -> Path:
     """Return where the checkpoint after an epoch is, if it was kept."""
     return folder / CHECKPOINTS / f"epoch-{epoch:04d}.safetensors"
+
+
+def describe_data(data: Split) -> dict[str, Any]:
+    """Return what ``run.json`` says of the data, wherever they lie."""
+    train, test = data
+    return {
+        "n_train": train.n_samples,
+        "n_test": test.n_samples,
+        "n_features": train.n_features,
+        "n_classes": train.n_classes,
+        "scale": train.scale,
+        "sha256_train": train.digest(),
+        "sha256_test": test.digest(),
+    }
 
 
 def record(
@@ -87,16 +103,19 @@ def record(
     ------
     RunError
         If the folder holds a run already, or cannot be written.
+    SettingsError
+        If ``checkpoint_every`` is negative.
     """
     if checkpoint_every is None:
         checkpoint_every = 1 if settings.arithmetic == "exact" else 0
+    if checkpoint_every < 0:
+        raise SettingsError(f"checkpoint_every = {checkpoint_every!r}: must be a whole number ≥ 0")
     folder = Path(folder)
     with writing(folder):
         taken = any((folder / name).exists() for name in (RUN, CURVE, STEPS, WEIGHTS, PICTURE, CHECKPOINTS))
     if taken and not overwrite:
         raise RunError(f"{folder} already holds a run; choose another --out, or replace it with --overwrite")
-    train = data.train
-    sha256_train, sha256_test = train.digest(), data.test.digest()
+    about_data = describe_data(data)
     description = {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -108,17 +127,11 @@ def record(
         "backend": {"name": backend.name, **backend.describe()},
         "settings": settings.to_dict(),
         "data": {
-            "name": train.name,
+            "name": data.train.name,
             "source": None if source is None else source.to_dict(),
-            "n_train": train.n_samples,
-            "n_test": data.test.n_samples,
-            "n_features": train.n_features,
-            "n_classes": train.n_classes,
-            "scale": train.scale,
-            "sha256_train": sha256_train,
-            "sha256_test": sha256_test,
+            **about_data,
         },
-        "sha256_start": first_link(settings, sha256_train, sha256_test),
+        "sha256_start": first_link(settings, about_data["sha256_train"], about_data["sha256_test"]),
     }
     with writing(folder):
         make_folder(folder)
@@ -127,10 +140,12 @@ def record(
             (folder / name).unlink(missing_ok=True)
         for old in (folder / CHECKPOINTS).glob("epoch-*.safetensors"):
             old.unlink()
+        with contextlib.suppress(OSError):  # what else the user keeps there stays
+            (folder / CHECKPOINTS).rmdir()
         if checkpoint_every:
             (folder / CHECKPOINTS).mkdir(exist_ok=True)
-        (folder / STEPS).write_text("epoch,step,loss\n", encoding="utf-8")
-    return _record_epochs(folder, f"{train.name} on {backend.name}", epochs, checkpoint_every)
+        (folder / STEPS).write_text(f"{STEPS_HEADER}\n", encoding="utf-8")
+    return _record_epochs(folder, f"{data.train.name} on {backend.name}", epochs, checkpoint_every)
 
 
 def _record_epochs(folder: Path, title: str, epochs: Iterable[Epoch], checkpoint_every: int) -> Iterator[Epoch]:

@@ -3,25 +3,30 @@
 Digests find what was altered without computing anything; but whoever alters a run can make new digests too. So the
 epochs asked for are trained again, from the nearest checkpoint before them, and compared to the last bit. In exact
 arithmetic every backend must come to the same bits; in native arithmetic only the same library on a like machine.
+
+What a training does not decide is not verified: when and how fast it was, versions, the picture. Nor are the epochs
+that were not trained again: there, as for the checkpoint that was started from, the files agree, and that is all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import product, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlp_xp.backend import Backend
-from mlp_xp.checkpoint import LAYERS, Checkpoint
+from mlp_xp.checkpoint import LAYERS, OPTIMIZER, Checkpoint, select
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
-from mlp_xp.digests import Digests, chain, digest_arrays, first_link, link
-from mlp_xp.errors import Disagreement, MLPXPError, RunError, SettingsError
+from mlp_xp.digests import Digests, chain, digest_arrays, first_link
+from mlp_xp.errors import Disagreement, RunError, SettingsError, TrainingDiverged
 from mlp_xp.model import mean
-from mlp_xp.recorded import read_curve, read_description, read_steps, read_tensors
-from mlp_xp.runs import CURVE, RUN, STEPS, WEIGHTS, checkpoint_path
+from mlp_xp.recorded import list_checkpoints, read_curve, read_description, read_steps, read_tensors, unusable
+from mlp_xp.runs import CURVE, RUN, STEPS, WEIGHTS, checkpoint_path, describe_data
 from mlp_xp.settings import Settings
 from mlp_xp.training import Epoch, train
 
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NUMBERS = ("epoch", "loss", "test_loss", "accuracy")
+INTERRUPTED = "if the training was interrupted while it wrote the file, train again"
 
 
 class RecordedRun:
@@ -43,9 +49,18 @@ class RecordedRun:
     settings : Settings
     source : DataSource or None
         Where the data came from; None if they were arrays of the library's user.
+    data : dict
+        What is said of the data, as `mlp_xp.runs.describe_data` says it.
+    sha256_start : str
+        The chain's first link.
+    backend : str
+        Name of the one that trained.
     curve : list of dict
-    steps : dict of ndarray
-        Epoch -> its batches' losses.
+        The lines of ``curve.jsonl``.
+    steps : list of (int, int)
+        The epoch and the step of every line of ``steps.csv``.
+    checkpoints : list of int
+        The epochs after which one was kept, in order.
 
     Raises
     ------
@@ -58,18 +73,26 @@ class RecordedRun:
         description = read_description(self.folder)
         try:
             self.settings = Settings.from_dict(description["settings"])
-            data = description["data"]
-            self.source = None if data["source"] is None else DataSource.from_dict(data["source"])
-            self.sha256_data = (str(data["sha256_train"]), str(data["sha256_test"]))
-            self.sha256_start = str(description["sha256_start"])
+            self.data = dict(description["data"])
+            source = self.data["source"]
+            self.source = None if source is None else DataSource.from_dict(source)
+            self.sha256_start = description["sha256_start"]
+            self.backend = str(description["backend"]["name"])
         except KeyError as error:
-            raise RunError(f"{self.folder / RUN}: {error} is missing") from error
-        except (TypeError, MLPXPError) as error:
-            raise RunError(f"{self.folder / RUN}: {error}") from error
+            raise unusable(
+                self.folder / RUN, f"not the description of a run with digests: {error} is missing"
+            ) from error
+        except (TypeError, ValueError, OverflowError) as error:  # a SettingsError is a ValueError
+            raise unusable(self.folder / RUN, f"not a run's description: {error}") from error
         self.curve = read_curve(self.folder)
-        self.steps = read_steps(self.folder)
         if not self.curve:
-            raise RunError(f"{self.folder / CURVE} is empty: no epoch of this run was finished")
+            raise RunError(f"{self.folder / CURVE} is empty: no epoch of this run was finished; train again")
+        self.checkpoints = list_checkpoints(self.folder)
+        steps = read_steps(self.folder)
+        self.steps = [(epoch, step) for epoch, step, _ in steps]
+        self._losses: dict[int, list[float]] = {}
+        for epoch, _, loss in steps:
+            self._losses.setdefault(epoch, []).append(loss)
 
     def digests(self, epoch: int) -> Digests:
         """Return what the curve says of an epoch."""
@@ -77,12 +100,19 @@ class RecordedRun:
 
     def losses(self, epoch: int) -> NDArray[np.float64]:
         """Return an epoch's batch losses."""
-        return self.steps.get(epoch, np.zeros(0))
+        return np.asarray(self._losses.get(epoch, []), dtype=np.float64)
 
-    def tensors(self, epoch: int) -> dict[str, NDArray[Any]] | None:
-        """Return an epoch's checkpoint, or None if it was not kept."""
-        path = checkpoint_path(self.folder, epoch)
-        return read_tensors(path) if path.exists() else None
+    def checkpoint_name(self, epoch: int) -> str:
+        """Return where a checkpoint is, for people."""
+        return checkpoint_path(self.folder, epoch).relative_to(self.folder).as_posix()
+
+    def checkpoint(self, epoch: int) -> Checkpoint:
+        """Return a checkpoint that was kept."""
+        return Checkpoint(epoch, self.digests(epoch).chain, read_tensors(checkpoint_path(self.folder, epoch)))
+
+    def begin(self, first: int) -> int:
+        """Return the epoch that training must begin with to reach ``first``: the one after the nearest checkpoint."""
+        return max((epoch + 1 for epoch in self.checkpoints if epoch < first), default=0)
 
 
 def check_files(run: RecordedRun, data: Split) -> None:
@@ -93,55 +123,75 @@ def check_files(run: RecordedRun, data: Split) -> None:
     Disagreement
         Says which file and what in it is not as it was recorded.
     """
-    for part, samples, recorded in zip(("training", "test"), data, run.sha256_data, strict=True):
-        if (found := samples.digest()) != recorded:
-            raise Disagreement(
-                f"the {part} rows are not those of the run: SHA-256 {_short(found)}, {RUN} says {_short(recorded)}"
-            )
-    if first_link(run.settings, *run.sha256_data) != run.sha256_start:
-        raise Disagreement(f"{RUN}: the settings or the data's digests are not those that the run started with")
-    if len(run.curve) > run.settings.epochs:
-        raise Disagreement(f"{CURVE} has {len(run.curve)} lines, but {RUN} asks for {run.settings.epochs} epochs")
-    previous = run.sha256_start
+    for name, found in describe_data(data).items():
+        if (recorded := run.data.get(name)) != found:
+            raise Disagreement(f"the data: {name} is {found!r}, but {RUN} says {reprlib.repr(recorded)}")
+    if first_link(run.settings, run.data["sha256_train"], run.data["sha256_test"]) != run.sha256_start:
+        raise Disagreement(f"{RUN}: sha256_start is not that of these settings and data: one of them was altered")
+    if run.settings.batch_size > data.train.n_samples:
+        raise Disagreement(f"{RUN}: batch_size = {run.settings.batch_size}, of {data.train.n_samples} training rows")
     for epoch, row in enumerate(run.curve):
-        _check_epoch(run, epoch, row, previous)
-        previous = row["sha256_chain"]
-    weights = read_tensors(run.folder / WEIGHTS)
-    if digest_arrays(weights) != run.digests(len(run.curve) - 1).layers:
-        last = run.tensors(len(run.curve) - 1)
-        where = "" if last is None else f": {_first_difference(weights, last)}"
-        raise Disagreement(f"{WEIGHTS} does not hold the parameters after epoch {len(run.curve) - 1}{where}")
-    if extra := sorted(set(run.steps) - set(range(len(run.curve)))):
-        raise Disagreement(f"{STEPS} has steps of epoch {extra[0]}, which {CURVE} has not")
+        if row["epoch"] != epoch:
+            raise Disagreement(f"{CURVE}, line {epoch + 1}: epoch {row['epoch']} where epoch {epoch} belongs")
+    n_epochs, n_steps = len(run.curve), data.train.n_samples // run.settings.batch_size
+    if n_epochs > run.settings.epochs:
+        raise Disagreement(f"{CURVE} has {n_epochs} lines, but {RUN} asks for {run.settings.epochs} epochs")
+    expected = product(range(n_epochs), range(n_steps))
+    for line, (step, wanted) in enumerate(zip_longest(run.steps, expected), start=2):
+        if step != wanted:
+            raise Disagreement(f"{STEPS}, line {line}: {_step(step)} where, by {CURVE}, {_step(wanted)} belongs")
+    if run.checkpoints and (extra := run.checkpoints[-1]) >= n_epochs:
+        raise Disagreement(f"{run.checkpoint_name(extra)} is there, but {CURVE} has no epoch {extra}; {INTERRUPTED}")
+    previous = run.sha256_start
+    for epoch in range(n_epochs):
+        _check_epoch(run, epoch, previous)
+        previous = run.digests(epoch).chain
+    _check_weights(run)
 
 
-def _check_epoch(run: RecordedRun, epoch: int, row: Mapping[str, Any], previous: str) -> None:
-    line, stated, losses = f"{CURVE}, line {epoch + 1}", run.digests(epoch), run.losses(epoch)
-    if row["epoch"] != epoch:
-        raise Disagreement(f"{line}: epoch {row['epoch']} stands where epoch {epoch} should")
+def _step(step: tuple[int, int] | None) -> str:
+    return "nothing" if step is None else f"step {step[1]} of epoch {step[0]}"
+
+
+def _check_epoch(run: RecordedRun, epoch: int, previous: str) -> None:
+    line, row, stated, losses = f"{CURVE}, line {epoch + 1}", run.curve[epoch], run.digests(epoch), run.losses(epoch)
     if digest_arrays({"losses": losses}) != stated.losses:
-        raise Disagreement(f"{STEPS}: the losses of epoch {epoch} are not those that {line} was written with")
+        raise Disagreement(f"{line}: sha256_losses is not that of the losses of epoch {epoch} in {STEPS}")
     if row["loss"] != mean(losses):
-        raise Disagreement(f"{line}: the loss is {row['loss']!r}, but the mean of {STEPS} is {mean(losses)!r}")
-    if (tensors := run.tensors(epoch)) is not None:
-        found = link(previous, {}, losses, tensors)
-        for name in ("layers", "optimizer"):
-            if getattr(found, name) != getattr(stated, name):
-                path = checkpoint_path(run.folder, epoch).relative_to(run.folder)
-                raise Disagreement(f"{path}: its tensors {name!r} are not those that {line} was written with")
+        raise Disagreement(f"{line}: the loss is {row['loss']!r}, but the mean of those in {STEPS} is {mean(losses)!r}")
+    if epoch in run.checkpoints:
+        tensors, name = run.checkpoint(epoch).tensors, run.checkpoint_name(epoch)
+        if stray := sorted(set(tensors) - set(select(tensors, LAYERS)) - set(select(tensors, OPTIMIZER))):
+            raise Disagreement(f"{name}: the tensor {stray[0]!r} is not of a training")
+        for part in (LAYERS, OPTIMIZER):
+            if digest_arrays(select(tensors, part)) != getattr(stated, part):
+                raise Disagreement(f"{line}: sha256_{part} is not that of the tensors {part!r} in {name}")
+        with np.errstate(over="ignore"):
+            rate = np.asarray(run.settings.learning_rate, run.settings.dtype)
+        if not np.array_equal(tensors.get(f"{OPTIMIZER}.learning_rate", ()), rate):
+            raise Disagreement(f"{name}: the learning rate is not the {rate} of {RUN}")
     if chain(previous, {name: row[name] for name in NUMBERS}, stated[:3]) != stated.chain:
-        raise Disagreement(f"{line}: its numbers or digests are not those that its chain covers")
+        raise Disagreement(f"{line}: sha256_chain does not cover this line and the one before: one was altered")
+
+
+def _check_weights(run: RecordedRun) -> None:
+    weights, last = read_tensors(run.folder / WEIGHTS), len(run.curve) - 1
+    if digest_arrays(weights) != run.digests(last).layers:
+        where = ""
+        if last in run.checkpoints:
+            kept = select(run.checkpoint(last).tensors, LAYERS)
+            where = f": {_first_difference(weights, kept, run.checkpoint_name(last))}"
+        raise Disagreement(f"{WEIGHTS} does not hold the parameters after epoch {last}{where}; {INTERRUPTED}")
 
 
 def verify(
     run: RecordedRun, data: Split, backend: Backend, *, first: int = 0, last: int | None = None
 ) -> Iterator[Epoch]:
-    """Train the epochs ``first`` to ``last`` again and compare them with the record, to the last bit.
+    """Check a run's files, then train the epochs ``first`` to ``last`` again and compare them to the last bit.
 
     Parameters
     ----------
     run : RecordedRun
-        Its files must have passed `check_files`.
     data : Split
     backend : Backend
         Any; in native arithmetic the one that trained.
@@ -151,61 +201,88 @@ def verify(
     Yields
     ------
     Epoch
-        Every epoch that agrees, those between the nearest checkpoint and ``first`` included.
+        Every epoch that agrees, from `RecordedRun.begin` on.
 
     Raises
     ------
     SettingsError
-        If there are no such epochs.
+        If there are no such epochs, or the run's settings cannot be trained with; raised by the call itself.
+    RunError
+        If a file cannot be read; raised by the call itself.
     Disagreement
-        Names the first epoch, step and tensor that differ.
+        Of files, raised by the call itself, as `check_files` does; or of the training, which names the first epoch,
+        step and tensor that differ.
     """
     last = len(run.curve) - 1 if last is None else last
     if not 0 <= first <= last < len(run.curve):
-        raise SettingsError(f"epochs {first}-{last}: the run has the epochs 0-{len(run.curve) - 1}")
-    start = None
-    for epoch in range(first - 1, -1, -1):
-        if (tensors := run.tensors(epoch)) is not None:
-            start = Checkpoint(epoch, run.digests(epoch).chain, tensors)
-            break
-    for again in train(run.settings, data, backend, start=start):
-        _compare(run, again)
-        yield again
-        if again.epoch == last:
-            return
+        raise SettingsError(f"epochs {first}-{last}: give a span of 0-{len(run.curve) - 1}, which the run has")
+    check_files(run, data)
+    before = run.begin(first) - 1
+    start = None if before < 0 else run.checkpoint(before)
+    try:
+        epochs = train(run.settings, data, backend, start=start)
+    except RunError as error:  # the checkpoint does not fit
+        raise Disagreement(f"{run.checkpoint_name(before)} and {RUN}: {error}") from error
+    return _compared(run, epochs, last)
+
+
+def _compared(run: RecordedRun, epochs: Iterable[Epoch], last: int) -> Iterator[Epoch]:
+    try:
+        for again in epochs:
+            _compare(run, again)
+            yield again
+            if again.epoch == last:
+                return
+    except TrainingDiverged as error:
+        what, _, _ = str(error).partition(";")  # what follows is advice for whoever trains
+        raise Disagreement(f"{what}, but the record goes on") from error
 
 
 def _compare(run: RecordedRun, again: Epoch) -> None:
-    epoch, row, losses = again.epoch, run.curve[again.epoch], run.losses(again.epoch)
-    if losses.shape != again.step_losses.shape:
-        raise Disagreement(f"epoch {epoch}: {again.step_losses.size} steps, but {STEPS} has {losses.size}")
+    epoch, row, losses, stated = again.epoch, run.curve[again.epoch], run.losses(again.epoch), run.digests(again.epoch)
     if (different := np.flatnonzero(losses != again.step_losses)).size:
         step = int(different[0])
-        raise Disagreement(
-            f"epoch {epoch}, step {step}: the loss is {again.step_losses[step]!r}, but {STEPS} says {losses[step]!r}"
-        )
-    stated = run.digests(epoch)
-    for name in ("layers", "optimizer"):
-        if getattr(again.digests, name) != getattr(stated, name):
-            recorded = run.tensors(epoch)
-            where = "" if recorded is None else f": {_first_difference(again.checkpoint().tensors, recorded)}"
-            what = "parameters" if name == LAYERS else "optimiser's state"
-            raise Disagreement(f"epoch {epoch}, after its last step: the {what} differ{where}")
+        found, recorded = again.step_losses[step].item(), losses[step].item()
+        raise Disagreement(f"epoch {epoch}, step {step}: the loss is {found!r}, but {STEPS} says {recorded!r}")
+    for part, what in ((LAYERS, "parameters"), (OPTIMIZER, "optimiser's state")):
+        if getattr(again.digests, part) != getattr(stated, part):
+            where = _where(run, again, part)
+            raise Disagreement(f"epoch {epoch}, after its last step: the {what} are not those recorded{where}")
     for name in NUMBERS:
-        if getattr(again, name) != row[name]:
-            found = getattr(again, name)
+        if (found := getattr(again, name)) != row[name]:
             raise Disagreement(f"epoch {epoch}: {name} is {found!r}, but {CURVE} says {row[name]!r}")
 
 
-def _first_difference(found: Mapping[str, NDArray[Any]], recorded: Mapping[str, NDArray[Any]]) -> str:
-    for name in found:
-        if name not in recorded or found[name].shape != recorded[name].shape:
-            return f"{name} is not there, or of another shape"
-        if (different := np.argwhere(found[name] != recorded[name])).size:
-            place = tuple(map(int, different[0]))
-            return f"{name}{list(place)} is {found[name][place].item()!r}, recorded {recorded[name][place].item()!r}"
-    return "a tensor is missing"
+def _where(run: RecordedRun, again: Epoch, part: str) -> str:
+    """Return the first difference of an epoch's tensors, if a file has them."""
+    found = select(again.checkpoint().tensors, part)
+    if again.epoch in run.checkpoints:
+        kept = select(run.checkpoint(again.epoch).tensors, part)
+        return f": {_first_difference(found, kept, run.checkpoint_name(again.epoch))}"
+    if part == LAYERS and again.epoch == len(run.curve) - 1:
+        return f": {_first_difference(found, read_tensors(run.folder / WEIGHTS), WEIGHTS)}"
+    return ""
 
 
-def _short(digest: str) -> str:
-    return f"{digest[:16]}…"
+def _first_difference(found: Mapping[str, NDArray[Any]], other: Mapping[str, NDArray[Any]], source: str) -> str:
+    """Return where tensors of unequal digests differ from those of ``source``."""
+    return next(_differences(found, other, source))
+
+
+def _differences(found: Mapping[str, NDArray[Any]], other: Mapping[str, NDArray[Any]], source: str) -> Iterator[str]:
+    for name in sorted(found.keys() | other.keys()):
+        if name not in other:
+            yield f"{name} is not in {source}"
+        elif name not in found:
+            yield f"{name} is in {source} alone"
+        elif _kind(found[name]) != _kind(other[name]):
+            yield f"{name} is {_kind(found[name])}, but {_kind(other[name])} in {source}"
+        else:
+            for index in np.argwhere(found[name] != other[name]):
+                place = tuple(index.tolist())
+                left, right = (tensors[name][place].item() for tensors in (found, other))
+                yield f"{name}{list(place) or ''} is {left!r}, but {right!r} in {source}"
+
+
+def _kind(tensor: NDArray[Any]) -> str:
+    return f"{tensor.dtype} of shape {tensor.shape}"

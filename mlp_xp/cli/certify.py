@@ -12,7 +12,13 @@ from mlp_xp.training import make_objective
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the subcommand's options: those of ``train`` that decide shapes."""
+    """Add the subcommand's options: those of ``train``, of which only what decides shapes and scale matters."""
+    parser.epilog = (
+        "Exact arithmetic gives the same bits everywhere because its sums never round: the numbers that are added are "
+        "first shortened to so few bits that their sum always fits the 53 bits of a float64. For every sum of a "
+        "training step the table has the bits of the factors of a term plus those that adding so many terms can take. "
+        "Exit code: 0 if all fit, 2 if they do not; the message then says what to change."
+    )
     add_data_arguments(parser)
     add_settings_arguments(parser)
 
@@ -33,6 +39,6 @@ def run(options: argparse.Namespace) -> int:
         )
         for entry in certificate(sizes, settings.batch_size)
     ]
-    print(format_table(("where", "sum of", "terms", "bits of the factors, and of the sum", "together"), rows))
+    print(format_table(("where", "sum of", "terms", "bits of the factors + of adding", f"of {EXACT} bits"), rows))
     print(f"\nevery sum is an integer of at most {EXACT} bits times a power of two: none can round")
     return 0

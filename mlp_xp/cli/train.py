@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from mlp_xp.backend import open_backend
 from mlp_xp.cli.options import (
@@ -25,6 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="NAME", help='such as "cpu" or "cuda:0"; default: the library\'s own')
     parser.add_argument("--out", type=path, metavar="RUN", help="folder to record the run in; default: nothing is kept")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
+    parser.add_argument(
+        "--checkpoint-every",
+        type=_count,
+        metavar="N",
+        help="keep a checkpoint after every N epochs, from which verify --epochs can start; 0 for none; "
+        "default 1 in exact arithmetic, else 0",
+    )
     add_data_arguments(parser)
     add_settings_arguments(parser)
 
@@ -37,7 +45,16 @@ def run(options: argparse.Namespace) -> int:
     data = load_split(source)
     epochs = train(settings, data, backend)
     if options.out is not None:
-        epochs = record(options.out, settings, data, backend, epochs, source=source, overwrite=options.overwrite)
+        epochs = record(
+            options.out,
+            settings,
+            data,
+            backend,
+            epochs,
+            source=source,
+            checkpoint_every=options.checkpoint_every,
+            overwrite=options.overwrite,
+        )
     note(describe(data))
     result = "test loss" if data.train.n_classes is None else "test accuracy"
     note(f"each line: epoch, mean loss of its batches, {result}")
@@ -46,3 +63,9 @@ def run(options: argparse.Namespace) -> int:
     kept = "nothing is kept; --out RUN records curve, weights and plot"
     note(kept if options.out is None else f"recorded in {options.out}")
     return 0
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of epochs such as 1, or 0 for none")
+    return int(text)
