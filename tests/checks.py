@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlp_xp.arithmetic import Arithmetic, make_arithmetic
-from mlp_xp.array_types import Array
+from mlp_xp.array_types import Array, PyTree
 from mlp_xp.backend import Backend
 from mlp_xp.network import Layer, Parameters
 
@@ -21,6 +23,30 @@ def native(backend: Backend, dtype: str = "float64") -> Arithmetic:
     """Return native arithmetic on a backend, its 64-bit types switched on if need be."""
     backend.asarray(np.zeros(1), dtype)
     return make_arithmetic("native", backend, dtype)
+
+
+def exact(backend: Backend) -> Arithmetic:
+    """Return exact arithmetic on a backend."""
+    backend.asarray(np.zeros(1), "float64")
+    return make_arithmetic("exact", backend, "float64")
+
+
+@dataclass(frozen=True)
+class Once:
+    """A step for `Backend.scan`: a function of an arithmetic and of the step's arrays."""
+
+    function: Callable[..., Array]
+    arithmetic: Arithmetic
+
+    def __call__(self, carry: PyTree, x: tuple[Array, ...], _constants: PyTree) -> tuple[PyTree, tuple[Array, ...]]:
+        return carry, (self.function(self.arithmetic, *x),)
+
+
+def computed(function: Callable[..., Array], arithmetic: Arithmetic, backend: Backend, *hosts: Any) -> Array:
+    """Return ``function(arithmetic, *arrays)`` as a training step computes it: compiled, where the library compiles."""
+    xs = tuple(backend.asarray(np.asarray(host)[None, ...]) for host in hosts)
+    _, (results,) = backend.scan(Once(function, arithmetic), (), xs)
+    return results[0, ...]
 
 
 def random_parameters(rng: np.random.Generator, sizes: tuple[int, ...], *leading: int) -> Parameters:
