@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -47,6 +48,13 @@ def computed(function: Callable[..., Array], arithmetic: Arithmetic, backend: Ba
     xs = tuple(backend.asarray(np.asarray(host)[None, ...]) for host in hosts)
     _, (results,) = backend.scan(Once(function, arithmetic), (), xs)
     return results[0, ...]
+
+
+def as_integers(host: NDArray[Any]) -> int:
+    """Return the largest of the integers that, times one power of two (the largest possible), are these numbers."""
+    fractions = [abs(Fraction(x)) for x in np.ravel(host).tolist() if x]
+    lowest_bit = min((Fraction(x.numerator & -x.numerator, x.denominator) for x in fractions), default=Fraction(1))
+    return int(max(fractions, default=Fraction(0)) / lowest_bit)
 
 
 def random_parameters(rng: np.random.Generator, sizes: tuple[int, ...], *leading: int) -> Parameters:

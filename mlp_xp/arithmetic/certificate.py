@@ -15,6 +15,10 @@ MOST_ROWS = 8192
 """Rows of a batch that leave the gradient 16 bits."""
 MOST_UNITS = 2**21
 """Units of a layer that leave its operands 16 bits."""
+MOST_WEIGHTS = 2**37
+"""Weights of a layer that leave the terms of its penalty 16 bits."""
+LEAST_SCALE, MOST_SCALE = 2.0**-64, 2.0**64
+"""Scales that keep products with scaled features well away from subnormal numbers and from overflow."""
 
 
 class Entry(NamedTuple):
@@ -72,20 +76,30 @@ def certify(layer_sizes: tuple[int, ...], batch_size: int, scale: float) -> None
     SettingsError
         Names the layer, the bits and the remedy.
     """
-    if math.frexp(scale)[0] != 0.5:
-        nearest = 2.0 ** round(math.log2(scale))
+    mantissa, exponent = math.frexp(min(max(scale, LEAST_SCALE), MOST_SCALE))
+    nearest = math.ldexp(0.5, exponent + (mantissa >= 0.75))
+    if scale != nearest:
         raise SettingsError(
-            f"exact arithmetic takes a scale that is a power of two, so that scaled features keep their bits; "
-            f"it is {scale!r}, the nearest is {nearest!r} (1/{1 / nearest:g})"
+            f"exact arithmetic takes a scale that is a power of two, from 2**-64 to 2**64, so that scaled features "
+            f"keep their bits; it is {scale!r}, the nearest is {nearest!r}"
+            + (f" (1/{1 / nearest:.0f})" if nearest < 1.0 else "")
         )
     for entry in certificate(layer_sizes, batch_size):
         shortest = min(entry.left, entry.right or entry.left)
         if entry.bits <= EXACT and shortest >= LEAST:
             continue
-        over_rows = entry.terms == batch_size
-        remedy = f"batch_size ≤ {MOST_ROWS}" if over_rows else f"at most {MOST_UNITS} units in a layer"
         where = "the loss" if entry.layer is None else f"layer {entry.layer}"
         raise SettingsError(
-            f"exact arithmetic: {where}: the sum of {entry.terms} {entry.sum} takes {ceil_log2(entry.terms)} of "
-            f"{EXACT} bits, which leaves {shortest} to an operand; at least {LEAST} are needed: choose {remedy}"
+            f"exact arithmetic: {where}: an operand of the sum of {entry.terms} {entry.sum} is left {shortest} of "
+            f"{EXACT} bits; at least {LEAST} are needed: choose {_remedy(layer_sizes, batch_size)}"
         )
+
+
+def _remedy(layer_sizes: tuple[int, ...], batch_size: int) -> str:
+    """Return the limits that these shapes do not keep."""
+    limits = {
+        f"batch_size ≤ {MOST_ROWS}": batch_size <= MOST_ROWS,
+        f"at most {MOST_UNITS} units in a layer": max(layer_sizes) <= MOST_UNITS,
+        f"at most {MOST_WEIGHTS} weights in a layer": max(a * b for a, b in pairwise(layer_sizes)) <= MOST_WEIGHTS,
+    }
+    return ", ".join(limit for limit, is_kept in limits.items() if not is_kept)
