@@ -32,7 +32,7 @@ from mlp_xp.errors import SettingsError
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Adam
-from mlp_xp.training import TrainingStep
+from mlp_xp.step import TrainingStep
 
 
 def counts(most: int) -> st.SearchStrategy[int]:
