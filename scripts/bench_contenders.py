@@ -81,9 +81,11 @@ class Contender(Protocol):
 class Project:
     """One of this project's backends: an epoch of `mlp_xp.training`, without the evaluation."""
 
-    def __init__(self, backend_name: str, workload: Workload) -> None:
-        self.trainer = Trainer(workload.settings, workload.data, open_backend(backend_name))
-        self.name, self.description = f"mlp_xp {backend_name}", self.trainer.backend.describe()
+    def __init__(self, backend_name: str, workload: Workload, **change: str) -> None:
+        settings = replace(workload.settings, **change)  # type: ignore[arg-type]
+        self.trainer = Trainer(settings, workload.data, open_backend(backend_name))
+        self.name = " ".join(["mlp_xp", backend_name, *filter(None, change.values())])
+        self.description = self.trainer.backend.describe()
         self.device = self.description["device"]
 
     def epoch(self, number: int) -> None:
@@ -168,6 +170,8 @@ def matmuls(xp: Namespace, features: Array, weights: Sequence[Array]) -> list[Ar
 
 CONTENDERS: Mapping[str, Callable[[Workload], Contender]] = {
     **{name: partial(Project, name) for name in list_backends()},
+    **{f"{name}-exact": partial(Project, name, arithmetic="exact", dtype="") for name in list_backends()},
+    **{f"{name}-float32": partial(Project, name, dtype="float32") for name in list_backends()},
     "pytorch-eager": PyTorchEager,
     **{f"floor-{name}": partial(Floor, name) for name in list_backends()},
 }
