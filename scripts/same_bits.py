@@ -19,14 +19,11 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy._core._multiarray_umath import (
-    __cpu_dispatch__,
-    __cpu_features__,
-)  # the only list of what can be switched off
 
 from mlp_xp.backend import open_backend
 from mlp_xp.cli.progress import progress
@@ -34,9 +31,10 @@ from mlp_xp.cli.table import format_table
 from mlp_xp.errors import BackendUnavailable
 from mlp_xp.files import write_atomically
 
+UMATH = import_module("numpy._core._multiarray_umath")  # has the only list of what can be switched off
 STRICT = str(Path(__file__).parent.parent / "tests" / "backends")
 EIGHT_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-DISPATCHED = " ".join(name for name in __cpu_dispatch__ if __cpu_features__.get(name))
+DISPATCHED = " ".join(name for name in UMATH.__cpu_dispatch__ if UMATH.__cpu_features__.get(name))
 
 CONTROL = """
 import sys
@@ -94,7 +92,7 @@ def available(circumstance: Circumstance) -> bool:
     """Whether its backend and device can be opened here; a span of devices is made by its environment."""
     if circumstance.backend == "strict" or circumstance.environment == EIGHT_DEVICES:
         return True
-    if "SkylakeX" in circumstance.name and not __cpu_features__["AVX512F"]:
+    if "SkylakeX" in circumstance.name and not UMATH.__cpu_features__["AVX512F"]:
         return False
     try:
         open_backend(circumstance.backend, circumstance.device)
