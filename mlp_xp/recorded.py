@@ -97,6 +97,9 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise unusable(folder / RUN, f"cannot be read: {error}") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise unusable(folder / RUN, f"not a run's description of format {FORMAT}")
+    for name in ("settings", "data", "backend"):
+        if not isinstance(found := description.get(name, {}), dict):
+            raise unusable(folder / RUN, f"not a run's description: {name!r} is {reprlib.repr(found)}, not an object")
     return description
 
 
@@ -111,7 +114,7 @@ def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
     try:
         tensors: dict[str, NDArray[Any]] = safetensors.numpy.load_file(path)
     except FileNotFoundError:
-        raise RunError(f"{path} is missing: no epoch of this run was finished") from None
+        raise RunError(f"{path} is missing: no epoch of this run was finished; train again") from None
     except (OSError, safetensors.SafetensorError, AttributeError, KeyError, TypeError) as error:
         # The last three are what versions of safetensors raise for a type that NumPy does not have.
         raise unusable(path, f"cannot be read: {error}") from error
@@ -140,8 +143,7 @@ def list_checkpoints(folder: Path) -> list[int]:
         return []
     except OSError as error:
         raise unusable(folder / CHECKPOINTS, f"cannot be read: {error.strerror or error}") from error
-    numbers = (re.fullmatch(r"epoch-([0-9]+)\.safetensors", path.name) for path in paths)
-    epochs = (int(number[1]) for number in numbers if number)
+    epochs = {int(number) for path in paths for number in re.findall(r"^epoch-([0-9]+)\.safetensors$", path.name)}
     return sorted(epoch for epoch in epochs if checkpoint_path(folder, epoch) in paths)
 
 
@@ -159,6 +161,8 @@ def read_curve(folder: Path) -> list[dict[str, Any]]:
         place = f"{path}, line {number}"
         try:
             row = json.loads(line)
+        except json.JSONDecodeError as error:  # whose own text counts lines within this one
+            raise unusable(place, f"cannot be read: {error.msg} (column {error.colno})") from error
         except (ValueError, RecursionError) as error:
             raise unusable(place, f"cannot be read: {error}") from error
         if not isinstance(row, dict):
@@ -188,8 +192,9 @@ def read_steps(folder: Path) -> list[tuple[int, int, float]]:
     rows = []
     for number, line in enumerate(lines, start=2):
         try:
-            epoch, step, loss = line.split(",")
-            row = int(epoch), int(step), float(loss)
+            if len(cells := line.split(",")) != 3:
+                raise ValueError(f"{len(cells)} columns")
+            row = int(cells[0]), int(cells[1]), float(cells[2])
             if not math.isfinite(row[2]):
                 raise ValueError(f"the loss is {row[2]}")
         except ValueError as error:

@@ -73,7 +73,7 @@ class RecordedRun:
         description = read_description(self.folder)
         try:
             self.settings = Settings.from_dict(description["settings"])
-            self.data = dict(description["data"])
+            self.data: dict[str, Any] = description["data"]
             source = self.data["source"]
             self.source = None if source is None else DataSource.from_dict(source)
             self.sha256_start = description["sha256_start"]
@@ -244,10 +244,12 @@ def _compare(run: RecordedRun, again: Epoch) -> None:
         step = int(different[0])
         found, recorded = again.step_losses[step].item(), losses[step].item()
         raise Disagreement(f"epoch {epoch}, step {step}: the loss is {found!r}, but {STEPS} says {recorded!r}")
-    for part, what in ((LAYERS, "parameters"), (OPTIMIZER, "optimiser's state")):
+    for part in (LAYERS, OPTIMIZER):
         if getattr(again.digests, part) != getattr(stated, part):
             where = _where(run, again, part)
-            raise Disagreement(f"epoch {epoch}, after its last step: the {what} are not those recorded{where}")
+            raise Disagreement(
+                f"epoch {epoch}, after its last step: the tensors {part!r} are not those recorded{where}"
+            )
     for name in NUMBERS:
         if (found := getattr(again, name)) != row[name]:
             raise Disagreement(f"epoch {epoch}: {name} is {found!r}, but {CURVE} says {row[name]!r}")

@@ -113,6 +113,21 @@ def test_a_preset_is_where_the_options_start_from(tmp_path: Path) -> None:
         assert settings_of(tmp_path / "run").to_dict() == {**PRESETS["lab"].to_dict(), **expected}
 
 
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [([], 0), (["--arithmetic", "exact"], 2), (["--checkpoint-every", "2"], 1), (["--checkpoint-every", "3"], 0)],
+)
+def test_checkpoints_are_kept_as_often_as_asked(tmp_path: Path, options: list[str], kept: int) -> None:
+    assert main(["train", *QUICK, *options, "--out", str(tmp_path)]) == 0
+    assert len(list(tmp_path.glob("checkpoints/epoch-*.safetensors"))) == kept
+
+
+def test_no_checkpoints_are_kept_if_told(tmp_path: Path) -> None:
+    options = ["--arithmetic", "exact", "--checkpoint-every", "0"]
+    assert main(["train", *QUICK, *options, "--out", str(tmp_path)]) == 0
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_a_run_is_only_replaced_when_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", *QUICK, "--out", str(tmp_path)]
     assert main(arguments) == 0
@@ -210,6 +225,8 @@ def test_what_cannot_be_is_said_in_one_line(
         ("--split-seed", "x", "'x' is not a whole number"),
         ("--preset", "lap", "invalid choice: 'lap'"),
         ("--epochs", "few", "invalid int value: 'few'"),
+        ("--checkpoint-every", "-1", "'-1' is not a number of epochs such as 1, or 0 for none"),
+        ("--checkpoint-every", "few", "'few' is not a number of epochs such as 1, or 0 for none"),
     ],
 )
 def test_an_option_that_cannot_be_read_is_named(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.errors import DataError
 from mlp_xp.initializers import initial_parameters
-from mlp_xp.model import CHUNK_ROWS, Model
+from mlp_xp.model import CHUNK_ROWS, Model, mean
 from mlp_xp.network import Network, map_parameters
 from mlp_xp.objective import Objective
 
@@ -131,3 +132,10 @@ def test_a_single_output_is_the_probability_of_class_one(numpy_backend: Backend)
     assert values.shape == (9, 1)
     np.testing.assert_array_equal(labels, values[:, 0] > 0.5)
     assert set(np.unique(values[:, 0] > 0.5)) == {False, True}
+
+
+def test_a_mean_is_rounded_once_and_needs_no_sum_that_fits_a_float() -> None:
+    assert mean(np.asarray([1.0, 2.0**-53, 2.0**-53, -1.0])) == 2.0**-54
+    assert mean(np.full(4, 1.5e308)) == 1.5e308
+    assert math.isnan(mean(np.asarray([1.0, np.nan])))
+    assert mean(np.asarray([1.0, np.inf])) == math.inf

@@ -19,7 +19,7 @@ import safetensors.numpy
 import mlp_xp.runs
 from mlp_xp.backend import Backend, open_backend
 from mlp_xp.datasets import Split, load
-from mlp_xp.errors import RunError
+from mlp_xp.errors import RunError, SettingsError
 from mlp_xp.recorded import load_model
 from mlp_xp.runs import record
 from mlp_xp.settings import Settings
@@ -131,6 +131,60 @@ def test_penalty_and_scale_come_back(tmp_path: Path, digits: Split, numpy_backen
     expected, values = (which.predict(digits.test.features).values for which in (last.model, model))
     np.testing.assert_array_equal(values, expected)
     assert not np.allclose(values, replace(model, scale=1.0).predict(digits.test.features).values)
+
+
+EXACT = replace(SETTINGS, arithmetic="exact", dtype="float64", momentum=0.9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "every", "kept"),
+    [(EXACT, None, [0, 1, 2]), (EXACT, 0, []), (EXACT, 2, [1]), (SETTINGS, None, []), (SETTINGS, 3, [2])],
+)
+def test_checkpoints_are_kept_as_often_as_asked(
+    settings: Settings, every: int | None, kept: list[int], tmp_path: Path, digits: Split, numpy_backend: Backend
+) -> None:
+    epochs = list(
+        record(
+            tmp_path,
+            settings,
+            digits,
+            numpy_backend,
+            train(settings, digits, numpy_backend),
+            checkpoint_every=every,
+        )
+    )
+    assert {path.name for path in tmp_path.iterdir()} == (FILES | {"checkpoints"} if kept else FILES)
+    assert sorted(tmp_path.glob("checkpoints/*")) == [
+        tmp_path / "checkpoints" / f"epoch-{epoch:04d}.safetensors" for epoch in kept
+    ]
+    for epoch in kept:
+        tensors = safetensors.numpy.load_file(tmp_path / "checkpoints" / f"epoch-{epoch:04d}.safetensors")
+        expected = epochs[epoch].checkpoint().tensors
+        assert set(tensors) == set(expected)
+        for name, tensor in tensors.items():
+            np.testing.assert_array_equal(tensor, expected[name], strict=True)
+
+
+def test_old_checkpoints_go_and_other_files_stay(tmp_path: Path, digits: Split, numpy_backend: Backend) -> None:
+    def again(every: int) -> set[str]:
+        epochs = train(EXACT, digits, numpy_backend)
+        list(record(tmp_path, EXACT, digits, numpy_backend, epochs, checkpoint_every=every, overwrite=True))
+        return {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} - FILES
+
+    assert len(again(1)) == 1 + 3
+    assert again(2) == {"checkpoints", "checkpoints/epoch-0001.safetensors"}
+    assert again(0) == set()
+    again(1)
+    (tmp_path / "checkpoints" / "notes.txt").touch()
+    assert again(0) == {"checkpoints", "checkpoints/notes.txt"}
+
+
+def test_less_than_no_checkpoints_are_refused_before_anything_is_written(
+    tmp_path: Path, digits: Split, numpy_backend: Backend
+) -> None:
+    with pytest.raises(SettingsError, match="checkpoint_every = -1: must be a whole number ≥ 0"):
+        record(tmp_path / "run", SETTINGS, digits, numpy_backend, Never(), checkpoint_every=-1)
+    assert not (tmp_path / "run").exists()
 
 
 class SlowBackend(NumPyBackend):
