@@ -17,6 +17,8 @@ from mlp_xp.losses import LOSSES
 from mlp_xp.optimizers import OPTIMIZERS, SGD, Adam, Optimizer
 
 DTYPES = ("float32", "float64")
+MOST_UNITS = 2**28
+"""Of a layer: two such ones have more weights than any machine holds, and not more than NumPy can count."""
 
 CHOICES: Mapping[str, Iterable[str]] = {
     "activation": ACTIVATIONS,
@@ -132,10 +134,10 @@ class Settings:
             _require_choice(name, getattr(self, name), allowed)
         _require(self.arithmetic != "exact" or self.dtype == "float64", "dtype", self, "float64 in exact arithmetic")
         _require(
-            all(_whole(n, 1) for n in self.hidden_layer_sizes),
+            all(_whole(n, 1) and n <= MOST_UNITS for n in self.hidden_layer_sizes),
             "hidden_layer_sizes",
             self,
-            "whole numbers ≥ 1",
+            f"whole numbers ≥ 1 and ≤ {MOST_UNITS}",
         )
         for name, least in (("batch_size", 1), ("epochs", 1), ("seed", 0)):
             _require(_whole(getattr(self, name), least), name, self, f"a whole number ≥ {least}")

@@ -22,6 +22,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"arithmetic": "exotic"}, "arithmetic = 'exotic': must be one of"),
     ({"hidden_layer_sizes": 64}, r"hidden_layer_sizes = 64: must be a list such as \(256, 256\)"),
     ({"hidden_layer_sizes": (64, 0)}, r"hidden_layer_sizes = \(64, 0\): must be whole numbers ≥ 1"),
+    ({"hidden_layer_sizes": (1, 10**22)}, "must be whole numbers ≥ 1 and ≤ 268435456"),
     ({"hidden_layer_sizes": "64"}, "must be whole numbers ≥ 1"),
     ({"batch_size": 0}, "batch_size = 0: must be a whole number ≥ 1"),
     ({"batch_size": 10.0}, "batch_size = 10.0: must be a whole number ≥ 1"),
