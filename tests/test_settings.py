@@ -40,6 +40,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"beta_1": -0.1}, r"beta_1 = -0.1: must be a number in \[0, 1\)"),
     ({"beta_2": None}, r"beta_2 = None: must be a number in \[0, 1\)"),
     ({"l2": -1.0}, "l2 = -1.0: must be a number ≥ 0"),
+    *(
+        ({name: 2.0**-101, "arithmetic": "exact"}, rf"{name} = 3.94\S+: must be ≥ 7.9e-31 in exact arithmetic")
+        for name in ("learning_rate", "epsilon", "momentum", "beta_1", "beta_2", "l2")
+    ),
     ({"nesterov": "no"}, "nesterov = 'no': must be True or False"),
     ({"nesterov": True}, "nesterov = True: must be False unless momentum > 0"),
     ({"learning_rat": 0.1}, "unknown setting 'learning_rat'"),
@@ -50,6 +54,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_impossible_values_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         Settings.from_dict(values)
+
+
+def test_exact_arithmetic_takes_small_numbers_and_zeros() -> None:
+    least = 2.0**-100
+    Settings(arithmetic="exact", learning_rate=least, epsilon=least, momentum=least, beta_1=least, l2=least)
+    Settings(arithmetic="exact", momentum=0.0, beta_1=0.0, beta_2=0.0, l2=0.0)
+    Settings(learning_rate=2.0**-101)  # native arithmetic promises no bits
 
 
 def test_the_labs_preset_is_the_labs() -> None:
