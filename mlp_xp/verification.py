@@ -53,8 +53,8 @@ class RecordedRun:
         What is said of the data, as `mlp_xp.runs.describe_data` says it.
     sha256_start : str
         The chain's first link.
-    backend : str
-        Name of the one that trained.
+    backend, device : str
+        Names of those that trained.
     curve : list of dict
         The lines of ``curve.jsonl``.
     steps : list of (int, int)
@@ -77,7 +77,7 @@ class RecordedRun:
             source = self.data["source"]
             self.source = None if source is None else DataSource.from_dict(source)
             self.sha256_start = description["sha256_start"]
-            self.backend = str(description["backend"]["name"])
+            self.backend, self.device = (str(description["backend"][name]) for name in ("name", "device"))
         except KeyError as error:
             raise unusable(
                 self.folder / RUN, f"not the description of a run with digests: {error} is missing"

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import mlp_xp.cli.verify
 from mlp_xp.backend import Backend, open_backend
 from mlp_xp.cli import main
 from mlp_xp.datasets import Dataset, Split, load
@@ -254,11 +255,19 @@ def test_a_run_on_a_programs_arrays_is_verified_there(tmp_path: Path, numpy_back
         assert error.endswith("; verify it there, with mlp_xp.verification.verify\n")
 
 
-def test_a_native_run_is_verified_on_its_own_backend(
-    tmp_path: Path, backend: Backend, digits: Split, capsys: Captured
+def test_a_native_run_is_verified_on_its_own_backend_and_device(
+    tmp_path: Path, backend: Backend, digits: Split, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_run(tmp_path, digits, backend, replace(SETTINGS, arithmetic="native", dtype="float32"))
-    assert main(["verify", str(tmp_path), "--device", str(backend.describe()["device"])]) == 0
+    opened: list[str | None] = []
+
+    def watch(name: str, device: str | None) -> Backend:
+        opened.append(device)
+        return open_backend(name, device)
+
+    monkeypatch.setattr(mlp_xp.cli.verify, "open_backend", watch)
+    assert main(["verify", str(tmp_path)]) == 0
+    assert opened == [backend.describe()["device"]]
     output = capsys.readouterr()
     assert output.out.endswith(f"verified: all 3 epochs, 21 steps trained again on {backend.name}\n")
     assert "mlp-xp: native arithmetic promises nothing across libraries, versions or machines: " in output.err

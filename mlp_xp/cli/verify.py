@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         metavar="NAME",
-        help="array library to train on; default: numpy for exact arithmetic, else the one that trained",
+        help="array library to train on; default: numpy for exact arithmetic, else the one that trained, on its device",
     )
     parser.add_argument("--device", metavar="NAME", help='such as "cpu" or "cuda:0"; default: the library\'s own')
     parser.add_argument(
@@ -45,7 +45,10 @@ def run(options: argparse.Namespace) -> int:
     recorded = RecordedRun(options.run)
     n_epochs, native = len(recorded.curve), recorded.settings.arithmetic != "exact"
     first, last = options.epochs or (0, n_epochs - 1)
-    backend = open_backend(options.backend or (recorded.backend if native else "numpy"), options.device)
+    if native and options.backend is None:
+        backend = open_backend(recorded.backend, options.device or recorded.device)
+    else:
+        backend = open_backend(options.backend or "numpy", options.device)
     data = _load(recorded, options.data)
     begin, steps = recorded.begin(first), 0
     try:
