@@ -60,6 +60,12 @@ def test_type_and_shape_matter(other: Any) -> None:
     assert digest(other) != digest(ARRAY)
 
 
+def test_zeros_of_another_type_are_others() -> None:
+    """Though their bytes are the same."""
+    assert digest(np.zeros(3, np.int64)) != digest(np.zeros(3))
+    assert digest(np.zeros((2, 3))) != digest(np.zeros((3, 2)))
+
+
 def test_a_number_is_no_list_of_one() -> None:
     assert digest(np.asarray(0.1)) != digest(np.asarray([0.1]))
 

@@ -636,7 +636,7 @@ def test_a_folder_of_checkpoints_that_is_closed(run: Path, monkeypatch: pytest.M
 
 
 def test_other_files_among_the_checkpoints_are_nobodys_business(run: Path, digits: Split) -> None:
-    for name in ("notes.txt", "epoch-00001.safetensors", "epoch-1.safetensors", ".epoch-0001.safetensors.ab"):
+    for name in ("notes.txt", "epoch-00001.safetensors", "epoch-7.safetensors", ".epoch-0001.safetensors.ab"):
         (run / "checkpoints" / name).touch()
     recorded = RecordedRun(run)
     assert recorded.checkpoints == [0, 1, 2]
