@@ -47,7 +47,7 @@ class Evaluation(NamedTuple):
 
 
 def mean(values: NDArray[np.floating[Any]]) -> float:
-    """Return the mean, rounded once: the same bits whatever order a library would add in."""
+    """Return the mean of the exact sum: the same bits whatever order a library would add in."""
     if not np.isfinite(values).all():
         return math.nan if np.isnan(values).any() else math.inf
     try:

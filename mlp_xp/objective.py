@@ -71,7 +71,7 @@ class Objective:
             squares = arithmetic.sum(arithmetic.multiply(layer.weight, layer.weight), axis=(-2, -1))
             value = value + arithmetic.multiply(0.5 * self.l2, squares)
         return value, tuple(
-            layer._replace(weight=layer.weight + arithmetic.multiply(self.l2, parameter.weight))
+            layer._replace(weight=layer.weight + arithmetic.round_state(arithmetic.multiply(self.l2, parameter.weight)))
             for layer, parameter in zip(gradient, parameters, strict=True)
         )
 

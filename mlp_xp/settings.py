@@ -17,6 +17,7 @@ from mlp_xp.losses import LOSSES
 from mlp_xp.optimizers import OPTIMIZERS, SGD, Adam, Optimizer
 
 DTYPES = ("float32", "float64")
+REALS = ("learning_rate", "epsilon", "momentum", "beta_1", "beta_2", "l2")
 LEAST_EXACT = 2.0**-100
 """Products with a smaller setting could be subnormal numbers, which some libraries take for 0."""
 MOST_UNITS = 2**28
@@ -149,8 +150,10 @@ class Settings:
             _require(_real(getattr(self, name)) and 0 <= getattr(self, name) < 1, name, self, "a number in [0, 1)")
         _require(self.momentum == 0 or self.optimizer == "sgd", "momentum", self, "0 unless optimizer = 'sgd'")
         _require(_real(self.l2) and self.l2 >= 0, "l2", self, "a number ≥ 0")
+        for name in REALS:  # 1 and 1.0 are the same setting: they must be recorded alike
+            object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
         if self.arithmetic == "exact":
-            for name in ("learning_rate", "epsilon", "momentum", "beta_1", "beta_2", "l2"):
+            for name in REALS:
                 value = getattr(self, name)
                 _require(value == 0 or value >= LEAST_EXACT, name, self, f"≥ {LEAST_EXACT:.2g} in exact arithmetic")
         _require(isinstance(self.nesterov, bool), "nesterov", self, "True or False")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlp_xp.array_types import PyTree
+from mlp_xp.array_types import Array, PyTree
 from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData, to_device
 from mlp_xp.checkpoint import Checkpoint, device_tensors, host_tensors
@@ -30,6 +30,10 @@ from mlp_xp.step import TrainingStep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+LARGEST = 2.0**900
+"""Of any parameter; beyond, a library may saturate where another one has infinity."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,10 @@ class Trainer:
         self.arithmetic = open_arithmetic(settings, backend)
         self.arithmetic.certify(sizes, settings.batch_size, data.scale)
         self.rows = to_device(data, backend, settings.dtype, self.arithmetic)
-        self.parameters = map_parameters(lambda array: backend.asarray(array, settings.dtype), initial)
+        if settings.arithmetic == "exact":
+            _check_columns(data, self.rows.features, backend)
+        round_state = self.arithmetic.round_state
+        self.parameters = map_parameters(lambda array: round_state(backend.asarray(array, settings.dtype)), initial)
         optimizer = settings.make_optimizer()
         self.optimizer_state = optimizer.init(self.parameters, self.arithmetic)
         self.step = TrainingStep(self.objective, optimizer, data.scale, self.arithmetic)
@@ -238,6 +245,9 @@ def _epochs(trainer: Trainer, test_rows: DeviceData, start: Checkpoint) -> Itera
             "accuracy": evaluation.accuracy,
         }
         tensors = host_tensors(trainer.parameters, trainer.optimizer_state, trainer.backend)
+        for name, tensor in tensors.items():
+            if not (largest := float(np.max(np.abs(tensor)))) < LARGEST:
+                raise _diverged(f"epoch {epoch}, after the last step: the largest of {name}", largest, settings)
         digests = link(chain, numbers, step_losses, tensors)
         chain = digests.chain
         seconds = time.perf_counter() - begin
@@ -248,6 +258,22 @@ def _epochs(trainer: Trainer, test_rows: DeviceData, start: Checkpoint) -> Itera
             model=model,
             optimizer_state=trainer.optimizer_state,
             digests=digests,
+        )
+
+
+def _check_columns(data: Dataset, rounded: Array, backend: Backend) -> None:
+    """Refuse features of which a column varies no longer once they are rounded relative to the largest of all."""
+    xp = backend.xp
+    spread = np.max(data.features, axis=0) - np.min(data.features, axis=0)
+    left = backend.to_host(xp.max(rounded, axis=0) - xp.min(rounded, axis=0))
+    erased = np.flatnonzero((left == 0) & (spread > 0))
+    if erased.size:
+        column = erased[0]
+        problem = f"column {column}, counted from 0, varies by {spread[column]:.3g}, but the largest feature of all is"
+        remedy = "standardise the columns, clip what is far off, or use --arithmetic native"
+        largest = np.max(np.abs(data.features))
+        raise data_error(
+            data.name, f"{problem} {largest:.3g}: rounded to exact arithmetic's bits, it is constant", remedy
         )
 
 

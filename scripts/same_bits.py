@@ -4,7 +4,7 @@ Each training runs in a process of its own, as somebody else's would: other libr
 kernels, instruction sets, compiled or not, on several devices. With ``--control`` the rounding points are switched
 off, so that sums may round again; then the chains must differ, or the comparison could not fail.
 
-    MLP_XP_DATA=… python scripts/same_bits.py --data mnist --json same-bits.json -- --preset lab
+    MLP_XP_DATA=… python scripts/same_bits.py --json same-bits.json -- --preset lab --data mnist
     python scripts/same_bits.py --control -- --epochs 2
 """
 
@@ -137,6 +137,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     chosen = [one for one in CIRCUMSTANCES if options.only in one.name]
     here = [one for one in chosen if available(one)]
+    if not here:
+        parser.error(f"--only {options.only}: no such circumstance here")
     runs = [train(one, options.options, control=options.control) for one in progress(here, len(here), "circumstances")]
     reference = runs[0]["curve"]
     rows = []

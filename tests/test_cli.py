@@ -91,7 +91,7 @@ def test_too_little_memory_is_one_clear_error(capsys: pytest.CaptureFixture[str]
     assert main(["train", "--hidden", f"{2**28},{2**28}"]) == 2
     output = capsys.readouterr()
     assert output.out == ""
-    assert output.err.startswith("mlp-xp: error: the memory does not suffice (Unable to allocate for an array")
+    assert output.err.startswith("mlp-xp: error: the memory does not suffice (Unable to allocate ")
     assert output.err.endswith("; give less data, a smaller network (--hidden) or smaller batches (--batch-size)\n")
     assert output.err.count("\n") == 1
 

@@ -241,3 +241,50 @@ def test_features_beyond_the_dtype_are_refused_at_once(backend: Backend, part: s
     ):
         train(settings, data, backend)
     train(replace(settings, dtype="float64"), data, backend)
+
+
+def test_a_column_that_exact_arithmetic_would_erase_is_refused(backend: Backend) -> None:
+    """Next to one number that dwarfs the table; a column that never varied has nothing to lose."""
+    rng = np.random.default_rng(0)
+    features = np.column_stack([np.full(40, 0.5), rng.uniform(size=40), rng.uniform(size=40)])
+    labels = (features[:, 1] > 0.5).astype(np.int32)
+    exact = Settings(hidden_layer_sizes=(4,), batch_size=8, epochs=1, arithmetic="exact")
+    list(train(exact, Dataset("mine", features, labels, 2).split(), backend))
+    features[:, 2] = 2.0**30 * np.arange(40)
+    message = r"mine: column 1, .* varies by 0\.\d+, but the largest feature of all is 4\.08e\+10.*standardise"
+    with pytest.raises(DataError, match=message):
+        train(exact, Dataset("mine", features, labels, 2).split(), backend)
+    native = replace(exact, arithmetic="native")
+    train(native, Dataset("mine", features, labels, 2).split(), backend)
+
+
+def test_a_weight_that_the_penalty_alone_moves_fades_to_no_subnormal_number(
+    backend: Backend, numpy_backend: Backend
+) -> None:
+    """Some libraries take those for 0, others do not: the weight of a pixel that is always 0 would tell them apart."""
+    rng = np.random.default_rng(0)
+    features = np.column_stack([np.zeros(80), rng.normal(size=80)])
+    data = Dataset("mine", features, (features[:, 1] > 0).astype(np.int32), 2).split()
+    settings = Settings(
+        hidden_layer_sizes=(), batch_size=2, epochs=12, learning_rate=1.0, l2=0.9, arithmetic="exact", init="he"
+    )
+    *_, last = train(settings, data, backend)
+    *_, reference = train(settings, data, numpy_backend)
+    assert last.digests == reference.digests
+    faded = np.abs(last.model.host_parameters()[0].weight[0])
+    assert np.all(faded < 2.0**-600)
+    assert np.all((faded == 0) | (faded > 2.0**-700))
+
+
+def test_a_parameter_beyond_all_bounds_stops_the_training(backend: Backend) -> None:
+    """The losses are finite: the last step of the only epoch makes it, and the test rows do not see it."""
+    features = np.asarray([[1.0], [2.0], [1.5], [-1.0]])
+    data = Split(
+        Dataset("mine", features[:3], np.asarray([[1e5], [2e5], [1e5]]), None),
+        Dataset("mine", features[3:], np.zeros((1, 1)), None),
+    )
+    settings = Settings(
+        hidden_layer_sizes=(), loss="squared_error", batch_size=3, epochs=1, learning_rate=1e300, dtype="float64"
+    )
+    with pytest.raises(TrainingDiverged, match=r"epoch 0, after the last step: the (largest of layers|test loss)"):
+        list(train(settings, data, backend))

@@ -96,7 +96,7 @@ class Arithmetic(Protocol):
         """Rounding point: the weights as the matrix products take them; the parameters keep all their bits."""
 
     def round_state(self, x: Array) -> Array:
-        """Rounding point: what an optimiser carries from step to step, which may fade away."""
+        """Rounding point: what may fade away from step to step, an optimiser's state or a weight that is penalised."""
 
 
 def _native(backend: Backend, dtype: str) -> Arithmetic:
@@ -104,7 +104,7 @@ def _native(backend: Backend, dtype: str) -> Arithmetic:
 
 
 def _exact(backend: Backend, dtype: str) -> Arithmetic:
-    host: Any = (array("d", table) for table in make_tables())
+    host: Any = (array("d", table) for table in make_tables())  # this package imports no NumPy
     tables = Tables(*map(backend.asarray, host))
     return Exact(backend.xp, getattr(backend.xp, dtype), backend.device, backend.isolate, tables)
 

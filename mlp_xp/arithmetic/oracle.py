@@ -40,6 +40,11 @@ def leading_power(x: Fraction) -> Fraction:
     return power if power <= abs(x) else power / 2
 
 
+def lowest_power(x: Fraction) -> Fraction:
+    """Return the power of two that x's last bit stands for, for x ≠ 0."""
+    return Fraction(x.numerator & -x.numerator, x.denominator)
+
+
 def shorten(numbers: Iterable[Fraction], bits: int) -> Callable[[Fraction], Fraction]:
     """Return the rounding to that many bits, counted from the largest magnitude among the numbers."""
     largest = max(abs(x) for x in numbers)
@@ -56,8 +61,8 @@ def shorten_matrix(rows: Matrix, bits: int) -> Matrix:
 def total(terms: Iterable[Fraction]) -> Fraction:
     """Return a sum that does not round, in whatever order it is formed; the certificate promises that."""
     terms = list(terms)
-    units = max(x.denominator for x in terms)
-    if sum(abs(x) for x in terms) * units > 2**53:
+    unit = min((lowest_power(x) for x in terms if x), default=Fraction(1))
+    if sum(abs(x) for x in terms) > 2**53 * unit:
         raise AssertionError("a sum that the certificate calls exact may round")
     return sum(terms, Fraction(0))
 
@@ -152,6 +157,11 @@ ACTIVATIONS: dict[str, tuple[Callable[[Fraction], Fraction], Callable[[Fraction,
 """Name -> value of z, and gradient with respect to z from that with respect to y (and y)."""
 
 
+def load(table: Matrix) -> Matrix:
+    """Round features that are not bytes: once, all rows to the same unit."""
+    return shorten_matrix(table, activation_bits(len(table[0])))
+
+
 def product(left: Matrix, right: Matrix) -> Matrix:
     """Return the matrix product; its operands were shortened, so that every sum is exact."""
     columns = transpose(right)
@@ -203,6 +213,7 @@ def value_and_gradient(
     ----------
     layers : list of (weight, bias)
     features : list of rows
+        Of a table that `load` rounded.
     targets : list of rows
         As many numbers as there are outputs.
     activation, loss : str
@@ -211,7 +222,7 @@ def value_and_gradient(
     """
     value_of, gradient_of = ACTIVATIONS[activation]
     weights = [shorten_matrix(weight, weight_bits(len(weight), len(weight[0]))) for weight, _ in layers]
-    inputs = [shorten_matrix(features, activation_bits(len(features[0])))]
+    inputs = [features]
     outputs: list[Matrix] = []
     for weight, (_, bias) in zip(weights, layers, strict=True):
         z = [[nearest(x + b) for x, b in zip(row, bias, strict=True)] for row in product(inputs[len(outputs)], weight)]
@@ -243,7 +254,7 @@ def value_and_gradient(
         squares = rounded_total([nearest(w * w) for row in weight for w in row])
         value = nearest(value + nearest(nearest(0.5 * l2) * squares))
         penalized = [
-            [nearest(g + nearest(nearest(l2) * w)) for g, w in zip(*rows, strict=True)]
+            [nearest(g + fade(nearest(nearest(l2) * w))) for g, w in zip(*rows, strict=True)]
             for rows in zip(gradient[i][0], weight, strict=True)
         ]
         gradient[i] = (penalized, gradient[i][1])

@@ -62,6 +62,12 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None:
         _write(options.out, comparison)
         note(f"compare.json and compare.png are in {options.out}")
+    if not comparison.within_tolerance and settings.arithmetic == "exact":
+        note(
+            "exact arithmetic gives every backend the same bits: one of them, or this project, has a fault; "
+            "please report it"
+        )
+        return 1
     if not comparison.within_tolerance:
         note(
             "a backend leaves the tolerance or diverges: it computes something else, or this training amplifies "

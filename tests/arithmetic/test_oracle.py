@@ -28,7 +28,7 @@ OPTIMIZERS: list[dict[str, Any]] = [
 
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[Settings, Parameters, Any, Any]:
-    """Draw a small network, its parameters, a batch's features and its targets, of widely differing magnitudes."""
+    """Draw a small network, its parameters, and the features and targets of two batches, of differing magnitudes."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     sizes = draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
     n = draw(st.integers(1, 5))
@@ -48,9 +48,11 @@ def problems(draw: st.DrawFn) -> tuple[Settings, Parameters, Any, Any]:
 
     parameters = tuple(Layer(numbers(a, b), numbers(b)) for a, b in pairwise(sizes))
     targets = (
-        rng.dirichlet(np.ones(sizes[-1]), n) if chosen.loss == "cross_entropy" else rng.uniform(size=(n, sizes[-1]))
+        rng.dirichlet(np.ones(sizes[-1]), 2 * n)
+        if chosen.loss == "cross_entropy"
+        else rng.uniform(size=(2 * n, sizes[-1]))
     )
-    return chosen, parameters, numbers(n, sizes[0]), targets
+    return chosen, parameters, numbers(2 * n, sizes[0]), targets
 
 
 def fractions(array: Any) -> Any:
@@ -70,7 +72,8 @@ def test_two_steps_equal_the_oracles(backend: Backend, problem: tuple[Settings, 
     optimizer = chosen.make_optimizer()
     rows = DeviceData(arithmetic.round_activation(backend.asarray(features)), backend.asarray(targets))
     start = map_parameters(backend.asarray, parameters)
-    order = backend.asarray(np.tile(np.arange(len(features), dtype=np.int32), (2, 1)))
+    n = chosen.batch_size
+    order = backend.asarray(np.arange(2 * n, dtype=np.int32).reshape(2, n))
     step = TrainingStep(objective, optimizer, 1.0, arithmetic)
     (after, _), (losses,) = backend.scan(step, (start, optimizer.init(start, arithmetic)), (order,), rows)
 
@@ -81,9 +84,10 @@ def test_two_steps_equal_the_oracles(backend: Backend, problem: tuple[Settings, 
         else oracle.SGD(chosen.learning_rate, chosen.momentum, chosen.nesterov)
     )
     values = []
-    for _ in range(2):
+    table, wanted = oracle.load(fractions(features)), fractions(targets)
+    for batch in (slice(n), slice(n, None)):
         value, gradient = oracle.value_and_gradient(
-            layers, fractions(features), fractions(targets), chosen.activation, chosen.loss, chosen.l2
+            layers, table[batch], wanted[batch], chosen.activation, chosen.loss, chosen.l2
         )
         layers = referee.step(layers, gradient)
         values.append(value)
