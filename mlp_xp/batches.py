@@ -95,4 +95,6 @@ def gather_features(features: Array, rows: Array, scale: float, arithmetic: Arit
     """Return the features of some rows, as `gather` does."""
     xp = arithmetic.xp
     gathered = xp.astype(xp.take(features, rows, axis=0), arithmetic.dtype, copy=False)
-    return gathered if scale == 1.0 else gathered * scale
+    if scale != 1.0:
+        gathered *= scale  # in place where arrays can be written to: what was taken is a copy
+    return gathered

@@ -123,12 +123,11 @@ class Exact:
     def _round(self, x: Array, axis: tuple[int, ...] | int, bits: int) -> Array:
         """Round to integers of at most ``bits`` bits, times a power of two that ``axis`` shares."""
         xp = self.xp
-        x = self.isolate(x)
         largest = xp.maximum(xp.max(x, axis=axis, keepdims=True), -xp.min(x, axis=axis, keepdims=True))
         return self._shift(x, xp.maximum(self.leading_power(largest) * (1.5 * 2.0 ** (53 - bits)), FINEST_SHIFT))
 
     def _shift(self, x: Array, shift: Array | float) -> Array:
         """Round to multiples of ``shift``'s last place, where |x| < shift / 3: IEEE 754 does so when they are added."""
-        shifted = self.isolate(self.isolate(x) + shift)
+        shifted = self.isolate(x + shift)  # x is no bare product: those were isolated by `multiply`
         shifted -= shift  # in place where arrays can be written to
         return shifted
