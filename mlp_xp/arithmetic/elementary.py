@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from mlp_xp.arithmetic.tables import EXP_CELLS, EXP_FINE_CELLS, EXP_LOWEST, LOG_CELLS, LOG_POWERS, Tables
+from mlp_xp.arithmetic.tables import EXP_CELLS, EXP_FINE_CELLS, EXP_LOWEST, LOG_2, LOG_CELLS, Tables
 from mlp_xp.array_types import Array, Namespace
 
 SMALLEST_ROOT = 2.0**-900
@@ -43,19 +43,20 @@ def exp(x: Array, arithmetic: Operations) -> Array:
 
 def log(x: Array, arithmetic: Operations) -> Array:
     """Return log(x) for x in [1, 2**64): the exponent, a table for the leading bits, a series for the rest."""
-    xp, multiply, tables = arithmetic.xp, arithmetic.multiply, arithmetic.tables
-    exponent = xp.reshape(xp.searchsorted(tables.powers, xp.reshape(x, (-1,)), side="right"), x.shape) - 1
-    mantissa = x / arithmetic.leading_power(x)
+    xp, multiply = arithmetic.xp, arithmetic.multiply
+    mantissa, exponent = x, xp.zeros_like(x)
+    for bit in (32, 16, 8, 4, 2, 1):  # of the exponent
+        high = mantissa >= 2.0**bit
+        mantissa = xp.where(high, mantissa * 2.0**-bit, mantissa)
+        exponent = xp.where(high, exponent + float(bit), exponent)
     cell = xp.floor((mantissa - 1.0) * float(LOG_CELLS))
     start = 1.0 + cell * (1.0 / LOG_CELLS)
     rest = arithmetic.divide(mantissa - start, start)  # in [0, 1/128)
     series = multiply(rest, -1.0 / 8.0) + 1.0 / 7.0
     for i in range(6, 0, -1):  # 1/1 - r (1/2 - r (1/3 - …)), from the inside
         series = 1.0 / i - multiply(rest, series)
-    series = multiply(rest, series)
-    return _look_up(tables.log_powers, exponent, LOG_POWERS - 1, xp) + (
-        _look_up(tables.log_fine, cell, LOG_CELLS - 1, xp) + series
-    )
+    fine = _look_up(arithmetic.tables.log_fine, cell, LOG_CELLS - 1, xp)
+    return multiply(exponent, LOG_2) + (fine + multiply(rest, series))
 
 
 def tanh(z: Array, arithmetic: Operations) -> Array:

@@ -15,7 +15,7 @@ from math import isqrt
 from typing import TypeAlias
 
 from mlp_xp.arithmetic.bits import activation_bits, gradient_bits, term_bits, weight_bits
-from mlp_xp.arithmetic.tables import EXP_CELLS, EXP_FINE_CELLS, EXP_LOWEST, LOG_CELLS, make_tables
+from mlp_xp.arithmetic.tables import EXP_CELLS, EXP_FINE_CELLS, EXP_LOWEST, LOG_2, LOG_CELLS, make_tables
 
 Vector: TypeAlias = list[Fraction]
 Matrix: TypeAlias = list[Vector]
@@ -106,7 +106,7 @@ def log(x: Fraction) -> Fraction:
         series = nearest(nearest(1.0 / i) - nearest(rest * series))
     series = nearest(rest * series)
     exponent = power.numerator.bit_length() - 1
-    return nearest(Fraction(tables.log_powers[exponent]) + nearest(Fraction(tables.log_fine[cell]) + series))
+    return nearest(nearest(exponent * Fraction(LOG_2)) + nearest(Fraction(tables.log_fine[cell]) + series))
 
 
 def tanh(z: Fraction) -> Fraction:

@@ -17,8 +17,8 @@ EXP_FINE_CELLS = 512
 """Fine steps per coarse step; what is left over is below 2**-14."""
 LOG_CELLS = 128
 """Steps of the logarithm between 1 and 2."""
-LOG_POWERS = 64
-"""The logarithm's argument lies in [1, 2**64)."""
+LOG_2 = float.fromhex("0x1.62e42fefa39efp-1")
+"""The float64 nearest to the natural logarithm of 2."""
 
 _BITS = 192
 _ONE = 1 << _BITS
@@ -32,27 +32,20 @@ class Tables(NamedTuple):
     exp_coarse : exp(-i / EXP_CELLS), i = 0, …, -EXP_LOWEST * EXP_CELLS
     exp_fine : exp(i / (EXP_CELLS * EXP_FINE_CELLS)), i = 0, …, EXP_FINE_CELLS
     log_fine : log(1 + i / LOG_CELLS), i = 0, …, LOG_CELLS - 1
-    powers : 2**i, i = 0, …, LOG_POWERS - 1
-    log_powers : i log(2)
     """
 
     exp_coarse: Any
     exp_fine: Any
     log_fine: Any
-    powers: Any
-    log_powers: Any
 
 
 @cache
 def make_tables() -> Tables:
     """Return the tables as tuples of Python floats."""
-    log_2 = _log(Fraction(2))
     return Tables(
         exp_coarse=_powers(_exp(Fraction(-1, EXP_CELLS)), int(-EXP_LOWEST) * EXP_CELLS + 1),
         exp_fine=_powers(_exp(Fraction(1, EXP_CELLS * EXP_FINE_CELLS)), EXP_FINE_CELLS + 1),
         log_fine=tuple(_log(1 + Fraction(i, LOG_CELLS)) / _ONE for i in range(LOG_CELLS)),
-        powers=tuple(float(1 << i) for i in range(LOG_POWERS)),
-        log_powers=tuple(i * log_2 / _ONE for i in range(LOG_POWERS)),
     )
 
 
