@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -262,18 +263,19 @@ def _epochs(trainer: Trainer, test_rows: DeviceData, start: Checkpoint) -> Itera
 
 
 def _check_columns(data: Dataset, rounded: Array, backend: Backend) -> None:
-    """Refuse features of which a column varies no longer once they are rounded relative to the largest of all."""
+    """Warn of features that vary no longer once they are rounded relative to the largest of all."""
     xp = backend.xp
     spread = np.max(data.features, axis=0) - np.min(data.features, axis=0)
     left = backend.to_host(xp.max(rounded, axis=0) - xp.min(rounded, axis=0))
     erased = np.flatnonzero((left == 0) & (spread > 0))
     if erased.size:
-        column = erased[0]
-        problem = f"column {column}, counted from 0, varies by {spread[column]:.3g}, but the largest feature of all is"
-        remedy = "standardise the columns, clip what is far off, or use --arithmetic native"
-        largest = np.max(np.abs(data.features))
-        raise data_error(
-            data.name, f"{problem} {largest:.3g}: rounded to exact arithmetic's bits, it is constant", remedy
+        column, largest = erased[0], np.max(np.abs(data.features))
+        warnings.warn(
+            f"{data.name}: column {column}, counted from 0, varies by {spread[column]:.3g}, but the largest feature of "
+            f"all is {largest:.3g}: rounded to the bits of exact arithmetic, {erased.size} such columns are constant; "
+            "standardise the columns, clip what is far off, or use --arithmetic native",
+            UserWarning,
+            stacklevel=4,
         )
 
 

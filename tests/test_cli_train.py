@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +257,15 @@ def test_a_regression_from_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[s
     header, *values = capsys.readouterr().out.splitlines()
     assert header == "value_0"
     np.testing.assert_allclose([float(value) for value in values], table[:, 3], atol=1e-3)
+
+
+def test_a_warning_is_a_remark(tmp_path: Path) -> None:
+    """A column next to numbers that dwarf it, of which exact arithmetic leaves nothing."""
+    rng = np.random.default_rng(0)
+    table = np.column_stack([np.arange(60) % 2, rng.uniform(size=60), 2.0**30 * np.arange(60)])
+    np.savetxt(tmp_path / "table.csv", table, delimiter=",")
+    options = ["--data", str(tmp_path / "table.csv"), "--arithmetic", "exact", "--hidden=4", "--epochs=1"]
+    command = [sys.executable, "-m", "mlp_xp", "train", *options, "--batch-size=8", "--learning-rate=1e-20"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert all(line.startswith("mlp-xp: ") for line in result.stderr.splitlines())
+    assert "table.csv: column 0, counted from 0, varies by 0.9" in result.stderr

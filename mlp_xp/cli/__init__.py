@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -46,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             import_module(f"mlp_xp.cli.{name}").add_arguments(subparser)
     try:
         options = parser.parse_args(arguments)
-        result: int = import_module(f"mlp_xp.cli.{options.command}").run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _remark  # type: ignore[assignment]  # takes any arguments
+            result: int = import_module(f"mlp_xp.cli.{options.command}").run(options)
         sys.stdout.flush()
     except MLPXPError as error:
         print(f"mlp-xp: error: {error}", file=sys.stderr)
@@ -67,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return 2
     return result
+
+
+def _remark(message: Warning | str, *_: object) -> None:
+    """Print a warning as the remark that it is to who runs a command, without a line of this program's source."""
+    print(f"mlp-xp: {message}", file=sys.stderr)
 
 
 def _drop_output() -> None:
