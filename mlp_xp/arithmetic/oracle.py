@@ -73,7 +73,7 @@ def rounded_total(terms: Sequence[Fraction]) -> Fraction:
 
 
 def fade(x: Fraction) -> Fraction:
-    """Round what an optimiser carries on to a multiple of 2**-652; only the very smallest numbers change."""
+    """Round what an optimiser carries on to a multiple of 2**-652 or 2**-653; only the very smallest numbers change."""
     shift = Fraction(3, 2) * Fraction(2) ** (52 - 652)
     return nearest(nearest(x + shift) - shift)
 
