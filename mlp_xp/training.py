@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+NUMBERS = ("epoch", "loss", "test_loss", "accuracy")
+"""Of an epoch, what its digests cover besides arrays."""
 LARGEST = 2.0**900
 """Of any parameter; beyond, a library may saturate where another one has infinity."""
 
@@ -73,7 +75,7 @@ class Epoch:
 
     def row(self) -> dict[str, Any]:
         """Return the numbers of the record, as a line of ``curve.jsonl`` has them; the arrays are left out."""
-        numbers = {name: getattr(self, name) for name in ("epoch", "loss", "test_loss", "accuracy", "seconds")}
+        numbers = {name: getattr(self, name) for name in (*NUMBERS, "seconds")}
         return numbers | {f"sha256_{name}": digest for name, digest in self.digests._asdict().items()}
 
     def checkpoint(self) -> Checkpoint:
@@ -160,7 +162,7 @@ class Trainer:
             If the checkpoint does not fit the network and the optimiser.
         """
         self.parameters, self.optimizer_state = device_tensors(
-            checkpoint.tensors, self.parameters, self.optimizer_state, self.backend, str(self.settings.dtype)
+            checkpoint.tensors, self.parameters, self.optimizer_state, self.backend, self.settings.dtype
         )
 
     def run_epoch(self, epoch: int) -> NDArray[np.float64]:
@@ -239,12 +241,7 @@ def _epochs(trainer: Trainer, test_rows: DeviceData, start: Checkpoint) -> Itera
         evaluation = model.evaluate(test_rows)
         if not math.isfinite(evaluation.loss):  # nothing else shows what the epoch's last step did
             raise _diverged(f"epoch {epoch}, after the last step: the test loss", evaluation.loss, settings)
-        numbers = {
-            "epoch": epoch,
-            "loss": mean(step_losses),
-            "test_loss": evaluation.loss,
-            "accuracy": evaluation.accuracy,
-        }
+        numbers = dict(zip(NUMBERS, (epoch, mean(step_losses), *evaluation), strict=True))
         tensors = host_tensors(trainer.parameters, trainer.optimizer_state, trainer.backend)
         for name, tensor in tensors.items():
             if not (largest := float(np.max(np.abs(tensor)))) < LARGEST:

@@ -28,12 +28,11 @@ from mlp_xp.model import mean
 from mlp_xp.recorded import list_checkpoints, read_curve, read_description, read_steps, read_tensors, unusable
 from mlp_xp.runs import CURVE, RUN, STEPS, WEIGHTS, checkpoint_path, describe_data
 from mlp_xp.settings import Settings
-from mlp_xp.training import Epoch, train
+from mlp_xp.training import NUMBERS, Epoch, train
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-NUMBERS = ("epoch", "loss", "test_loss", "accuracy")
 INTERRUPTED = "if the training was interrupted while it wrote the file, train again"
 
 

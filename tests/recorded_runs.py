@@ -20,8 +20,7 @@ from mlp_xp.model import mean
 from mlp_xp.recorded import list_checkpoints, read_steps
 from mlp_xp.runs import checkpoint_path, record
 from mlp_xp.settings import Settings
-from mlp_xp.training import train
-from mlp_xp.verification import NUMBERS
+from mlp_xp.training import NUMBERS, train
 
 SETTINGS = Settings(hidden_layer_sizes=(8,), momentum=0.5, batch_size=200, epochs=3, arithmetic="exact")
 
