@@ -5,12 +5,18 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-import array_api_compat.numpy as xp
 import numpy as np
 from threadpoolctl import threadpool_info
 
+import mlp_xp_numpy_namespace as xp
 from mlp_xp.array_types import Array, PyTree
 from mlp_xp.backend import Backend, Step, choose_device
+from mlp_xp_numpy_program import Program, leaves, signature
+
+FEWEST_STEPS = 3
+"""Of a loop that is worth tracing: that takes about as long as a step."""
+MOST_PROGRAMS = 4
+"""That are kept for later, each with its memory and its constants; the one that was used last stays longest."""
 
 
 class NumPyBackend(Backend):
@@ -21,6 +27,7 @@ class NumPyBackend(Backend):
     def __init__(self, device: str | None = None) -> None:
         self.xp = xp
         self.device = choose_device(self.name, device, self.devices())
+        self._programs: dict[Any, Program] = {}
 
     def asarray(self, host: np.ndarray[Any, Any], dtype: str | None = None) -> Array:
         return np.asarray(host, dtype=dtype)
@@ -41,4 +48,17 @@ class NumPyBackend(Backend):
     ) -> tuple[PyTree, tuple[Array, ...]]:
         # As every other library: an overflow shows in the result, which the caller looks at.
         with np.errstate(over="ignore", invalid="ignore"):
-            return super().scan(step, carry, xs, constants)
+            if xs[0].shape[0] < FEWEST_STEPS:  # not worth a program
+                return super().scan(step, carry, xs, constants)
+            try:
+                rows = tuple(x[0] for x in xs)
+                key = step, signature(carry), signature(rows), tuple(map(id, leaves(constants)))
+                # Taken out while it runs: another thread must not write to the same memory.
+                program = self._programs.pop(key, None) or Program(step, carry, xs, constants)
+            except Exception:  # whatever a step does that cannot be traced, the plain loop can do, or say why not
+                return super().scan(step, carry, xs, constants)
+            result = program.run(carry, xs)
+            self._programs[key] = program
+            while len(self._programs) > MOST_PROGRAMS:
+                self._programs.pop(next(iter(self._programs)))
+            return result

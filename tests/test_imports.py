@@ -49,7 +49,9 @@ def test_the_package_imports_no_backend(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(BACKENDS.glob("*.py")), ids=lambda path: path.name)
 def test_backends_know_only_the_contract(path: Path) -> None:
-    ours = {name for name in imported(path) if name.startswith("mlp_xp")}
+    # One of several modules may import the others of its own library.
+    library = "_".join(path.stem.split("_")[:3])
+    ours = {name for name in imported(path) if name.startswith("mlp_xp") and not name.startswith(library)}
     assert ours <= {"mlp_xp.backend", "mlp_xp.errors", "mlp_xp.array_types"}
 
 

@@ -88,5 +88,5 @@ def sqrt(x: Array, arithmetic: Operations) -> Array:
 
 def _look_up(table: Any, index: Array, last: int, xp: Namespace) -> Array:
     """Return table[index]; an index that is not a number must not leave the table, its result is not one anyway."""
-    whole = xp.clip(xp.astype(xp.reshape(index, (-1,)), xp.int32), 0, last)
+    whole = xp.minimum(xp.maximum(xp.astype(xp.reshape(index, (-1,)), xp.int32), 0), last)
     return xp.reshape(xp.take(table, whole, axis=0), index.shape)

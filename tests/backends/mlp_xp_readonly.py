@@ -8,7 +8,7 @@ import numpy as np
 
 from mlp_xp.array_types import Array, PyTree
 from mlp_xp.backend import Step
-from mlp_xp_numpy import NumPyBackend
+from mlp_xp_plain import PlainBackend
 
 
 def freeze(tree: PyTree) -> PyTree:
@@ -23,7 +23,7 @@ def freeze(tree: PyTree) -> PyTree:
     return tree
 
 
-class ReadOnlyBackend(NumPyBackend):
+class ReadOnlyBackend(PlainBackend):
     """NumPy, with everything that a step receives made read-only."""
 
     name = "readonly"

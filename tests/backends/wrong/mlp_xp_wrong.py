@@ -10,6 +10,7 @@ import numpy as np
 
 from mlp_xp.array_types import Array
 from mlp_xp_numpy import NumPyBackend
+from mlp_xp_plain import PlainBackend
 
 
 class Namespace:
@@ -29,7 +30,7 @@ def rounded(array: Array, bits: int) -> Array:
     return np.ldexp(np.round(np.ldexp(mantissa, bits)), exponent - bits).astype(array.dtype)
 
 
-class WrongBackend(NumPyBackend):
+class WrongBackend(PlainBackend):
     """NumPy but for its matrix product."""
 
     def __init__(self, device: str | None = None) -> None:

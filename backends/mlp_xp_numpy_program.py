@@ -1,0 +1,294 @@
+"""What compiling means for NumPy: a step's tape is planned once, then replayed as calls into memory that stays.
+
+The plan is a compiler's: results that nobody uses are dropped; those that stay the same from step to step are computed
+before the first; each of the others gets a place in one block of memory, taken over, where that is possible, from a
+value that is used no more. So equations that never write to an argument run in place, and nothing is allocated between
+steps. Neighbouring operations on the rows of large arrays are run in blocks that stay in the processor's cache. The
+operations are NumPy's own, in their order: the results are those of the plain loop, to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlp_xp.array_types import Array, PyTree
+from mlp_xp.backend import Step
+from mlp_xp_numpy_tape import Operation, Tape, Traced, UntraceableError, cast
+
+ALIGNMENT = 64
+"""Bytes: a cache line, and a register of AVX-512."""
+BLOCK_BYTES = 1 << 17
+"""Of an array that is worked on in blocks: a few of them stay in a core's own cache."""
+
+
+class Program:
+    """A step, traced for the shapes and types of a carry and of a row of ``xs``, and for the very constants.
+
+    Raises
+    ------
+    UntraceableError
+        If the step does what cannot be traced.
+    """
+
+    def __init__(self, step: Step, carry: PyTree, xs: tuple[Array, ...], constants: PyTree) -> None:
+        self._constants = constants  # which the caller may drop, but whose identities this program goes by
+        tape = Tape()
+        before = [tape.given(leaf) for leaf in leaves(carry)]
+        x = [tape.given(rows[0]) for rows in xs]
+        carry_after, ys = step(rebuild(carry, iter(before)), tuple(x), constants)
+        after = leaves(carry_after)
+        if [(v.shape, v.dtype) for v in after] != [(v.shape, v.dtype) for v in before]:
+            raise UntraceableError("the carry changes its shape or its type")
+        for i, (old, new) in enumerate(zip(before, after, strict=True)):
+            if new is not old and isinstance(new, Traced) and new.root in set(before):
+                after[i] = tape.note(np.copy, (new,), {})  # before its own place is written over
+        plan = _Plan(tape, before, x, after, list(ys))
+        self._carry, self._x, self._ys = ([plan.array(value) for value in values] for values in (before, x, ys))
+        self._prepare = [call.bind() for call in plan.calls(invariant=True)]
+        self._calls = list(_in_blocks(plan.calls(invariant=False)))
+        self._hand_on = [
+            partial(np.copyto, plan.array(old), plan.array(new))
+            for old, new in zip(before, after, strict=True)
+            if not plan.share_place(old, new)
+        ]
+
+    def run(self, carry: PyTree, xs: tuple[Array, ...]) -> tuple[PyTree, tuple[Array, ...]]:
+        """Do what `mlp_xp.backend.Backend.scan` does."""
+        for mine, given in zip(self._carry, leaves(carry), strict=True):
+            mine[...] = given
+        for call in self._prepare:
+            call()
+        n_steps = xs[0].shape[0]
+        ys = tuple(np.empty((n_steps, *y.shape), y.dtype) for y in self._ys)
+        for i in range(n_steps):
+            for mine, rows in zip(self._x, xs, strict=True):
+                mine[...] = rows[i]
+            for call in self._calls:
+                call()
+            for stack, y in zip(ys, self._ys, strict=True):
+                stack[i] = y
+            for call in self._hand_on:
+                call()
+        return rebuild(carry, (mine.copy() for mine in self._carry)), ys
+
+
+def leaves(tree: PyTree) -> list[Any]:
+    """Return the arrays of nested (named) tuples, in order; None has none."""
+    if isinstance(tree, tuple):
+        return [leaf for branch in tree for leaf in leaves(branch)]
+    return [] if tree is None else [tree]
+
+
+def signature(tree: PyTree) -> Any:
+    """Return what trees have in common for which one program serves: structure, shapes and types."""
+    if isinstance(tree, tuple):
+        return (type(tree), *map(signature, tree))
+    return None if tree is None else (tree.shape, tree.dtype)
+
+
+def rebuild(tree: PyTree, arrays: Iterator[Any]) -> PyTree:
+    """Return a tree of the same structure with other arrays."""
+    if isinstance(tree, tuple):
+        branches = [rebuild(branch, arrays) for branch in tree]
+        return type(tree)(*branches) if hasattr(tree, "_fields") else tuple(branches)
+    return None if tree is None else next(arrays)
+
+
+class _Call(NamedTuple):
+    """An operation on arrays that stay where they are.
+
+    Attributes
+    ----------
+    by_rows : tuple of bool, or None
+        Which arguments are cut for some rows of the result alone; None if that cannot be done.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+    result: np.ndarray[Any, Any]
+    by_rows: tuple[bool, ...] | None = None
+
+    def bind(self, rows: slice | None = None) -> Callable[[], Any]:
+        """Return the call for all rows of the result, or for some."""
+        if rows is None or self.by_rows is None:
+            return partial(self.function, *self.arguments, **self.options)
+        cut = [x[rows] if cuts else x for x, cuts in zip(self.arguments, self.by_rows, strict=True)]
+        options = {name: x[rows] if x is self.result else x for name, x in self.options.items()}
+        return partial(self.function, *cut, **options)
+
+    def is_apart(self, other: _Call) -> bool:
+        """Whether no row of the one depends on another row of the other."""
+        return all(
+            not np.may_share_memory(mine, its) or (mine.ctypes.data == its.ctypes.data and mine.strides == its.strides)
+            for mine, its in [(self.result, x) for x in other.arrays] + [(x, other.result) for x in self.arrays]
+        )
+
+    @property
+    def arrays(self) -> list[np.ndarray[Any, Any]]:
+        """The result and all arrays among the arguments."""
+        return [self.result, *(x for x in self.arguments if isinstance(x, np.ndarray))]
+
+
+class _Plan:
+    """Which operations of a tape are needed, and where every value is kept."""
+
+    def __init__(self, tape: Tape, before: list[Traced], x: list[Traced], after: list[Any], ys: list[Any]) -> None:
+        outputs = [value for value in (*after, *ys) if isinstance(value, Traced)]
+        self._operations = _needed(tape.operations, outputs)
+        self._invariant = {old for old, new in zip(before, after, strict=True) if old is new}
+        for operation in self._operations:
+            if all(operand in self._invariant for operand in operation.operands):
+                self._invariant.add(operation.result)
+        self._offsets: dict[Traced, int] = {}
+        self._size = 0
+        for value in (*before, *x):
+            self._offsets[value] = self._new(value)
+        homes = {new: old for old, new in zip(before, after, strict=True) if isinstance(new, Traced)}
+        self._keep(homes, {*before, *x, *self._invariant}, outputs)
+        memory = np.empty(self._size + ALIGNMENT, np.uint8)  # of one large block, NumPy asks for huge pages
+        self._memory = memory[-memory.ctypes.data % ALIGNMENT :]
+        self._arrays: dict[Traced, np.ndarray[Any, Any]] = {}
+        for operation in self._operations:
+            if operation.is_view:
+                view = operation.function(*map(self.array, operation.arguments), **operation.options)
+                self._arrays[operation.result] = view
+
+    def _new(self, value: Traced) -> int:
+        offset = self._size
+        self._size += -(-value.sample.nbytes // ALIGNMENT) * ALIGNMENT
+        return offset
+
+    def _keep(self, homes: dict[Traced, Traced], lasting: set[Traced], outputs: list[Traced]) -> None:
+        """Give every result a place.
+
+        A new carry's is that of the old one if that is read no more; any other's that of an operand that this very
+        operation reads last, or else one that has become free.
+        """
+        ends = {operand.root: i for i, operation in enumerate(self._operations) for operand in operation.operands}
+        ends |= dict.fromkeys((output.root for output in outputs), len(self._operations))
+        free: dict[int, list[int]] = {}
+        for i, operation in enumerate(self._operations):
+            value = operation.result
+            if operation.is_view:
+                continue
+            dying = {root for root in (x.root for x in operation.operands) if ends[root] == i and root not in lasting}
+            home = homes.get(value)
+            if value in self._invariant:
+                self._offsets[value] = self._new(value)
+            elif home is not None and (ends.get(home, -1) < i or (ends[home] == i and _in_place(operation, home))):
+                self._offsets[value] = self._offsets[home]
+            elif (heir := next((root for root in dying if _in_place(operation, root)), None)) is not None:
+                self._offsets[value] = self._offsets[heir]
+                dying.remove(heir)
+            else:
+                places = free.get(value.sample.nbytes)
+                self._offsets[value] = places.pop() if places else self._new(value)
+            for root in dying:
+                free.setdefault(root.sample.nbytes, []).append(self._offsets[root])
+
+    def array(self, value: Any) -> Any:
+        """Return where a value is kept; what is no stand-in is a constant and stays as it is."""
+        if not isinstance(value, Traced):
+            return value
+        if value not in self._arrays:
+            sample, start = value.sample, self._offsets[value]
+            self._arrays[value] = np.ndarray(sample.shape, sample.dtype, self._memory, start, sample.strides)
+        return self._arrays[value]
+
+    def share_place(self, old: Traced, new: Any) -> bool:
+        """Whether a carry is already where the next step looks for it."""
+        return isinstance(new, Traced) and self._offsets[old] == self._offsets.get(new)
+
+    def calls(self, *, invariant: bool) -> Iterator[_Call]:
+        """Return what is done before the first step, or in every step."""
+        for operation in self._operations:
+            if not operation.is_view and (operation.result in self._invariant) is invariant:
+                yield _make_call(operation, self.array)
+
+
+def _needed(operations: list[Operation], outputs: Iterable[Traced]) -> list[Operation]:
+    needed = {part for value in outputs for part in (value, value.root)}
+    kept = []
+    for operation in reversed(operations):
+        if operation.result in needed:
+            kept.append(operation)
+            needed |= {part for value in operation.operands for part in (value, value.root)}
+    return kept[::-1]
+
+
+def _in_place(operation: Operation, value: Traced) -> bool:
+    """Whether the result can be written over an operand, element by element."""
+    new, old = operation.result.sample, value.sample
+    return (
+        _is_elementwise(operation.function)
+        and all(operand is value for operand in operation.operands if operand.root is value)
+        and (new.shape, new.dtype, new.strides) == (old.shape, old.dtype, old.strides)
+    )
+
+
+def _is_elementwise(function: Callable[..., Any]) -> bool:
+    return isinstance(function, np.ufunc) and function.signature is None
+
+
+def _make_call(operation: Operation, array: Callable[[Any], Any]) -> _Call:
+    """Return the call that leaves an operation's result in its place."""
+    function, options, result = operation.function, operation.options, array(operation.result)
+    arguments = tuple(map(array, operation.arguments))
+    into: dict[str, Any] = {**options, "out": result}
+    if _is_elementwise(function):
+        arguments = tuple(map(partial(_as_operand, others=arguments), arguments))
+        return _Call(function, arguments, into, result, tuple(_has_rows(x, result) for x in arguments))
+    if isinstance(function, np.ufunc) or isinstance(getattr(function, "__self__", None), np.ufunc):
+        return _Call(function, arguments, into, result)
+    if function is cast:
+        copied = (result, arguments[0])
+        return _Call(np.copyto, copied, {"casting": "unsafe"}, result, (True, True) if result.ndim else None)
+    if function is np.take and options.get("axis") == 0 and isinstance(arguments[1], np.ndarray):
+        # Without a look at the indices, as in a library that compiles: whoever gives them has looked.
+        by_rows = (False, True) if arguments[1].ndim == 1 else None
+        return _Call(np.take, arguments, {**into, "mode": "clip"}, result, by_rows)
+    return _Call(_assign, (result, function, arguments, options), {}, result)
+
+
+def _assign(result: np.ndarray[Any, Any], function: Callable[..., Any], arguments: Any, options: Any) -> None:
+    result[...] = function(*arguments, **options)
+
+
+def _as_operand(x: Any, others: tuple[Any, ...]) -> Any:
+    """Return Python's number as the array that NumPy would make of it beside the other operands every time."""
+    types = {other.dtype for other in others if isinstance(other, np.ndarray)}
+    return np.asarray(x, *types) if type(x) is float and len(types) == 1 and types <= {*map(np.dtype, "fd")} else x
+
+
+def _has_rows(x: Any, result: np.ndarray[Any, Any]) -> bool:
+    return isinstance(x, np.ndarray) and x.ndim == result.ndim > 0 and x.shape[0] == result.shape[0] > 1
+
+
+def _in_blocks(calls: Iterable[_Call]) -> Iterator[Callable[[], Any]]:
+    """Return calls in their order, but neighbours on the rows of large arrays block by block."""
+    chain: list[_Call] = []
+    for call in calls:
+        joins = call.by_rows is not None and call.result.flags.c_contiguous and call.result.nbytes > BLOCK_BYTES
+        if chain and not (joins and call.result.shape == chain[-1].result.shape and all(map(call.is_apart, chain))):
+            yield from _cut(chain)
+            chain = []
+        if joins:
+            chain.append(call)
+        else:
+            yield call.bind()
+    yield from _cut(chain)
+
+
+def _cut(chain: list[_Call]) -> Iterator[Callable[[], Any]]:
+    if len(chain) < 2:
+        yield from (call.bind() for call in chain)
+        return
+    n_rows = chain[0].result.shape[0]
+    rows = max(1, n_rows * BLOCK_BYTES // max(call.result.nbytes for call in chain))
+    for start in range(0, n_rows, rows):
+        yield from (call.bind(slice(start, start + rows)) for call in chain)

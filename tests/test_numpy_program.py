@@ -1,0 +1,275 @@
+"""NumPy's programs: whatever a step does, replaying it gives what the plain loop gives, to the last bit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mlp_xp_numpy_namespace as xp
+import mlp_xp_numpy_program
+from mlp_xp.activations import ACTIVATIONS
+from mlp_xp.arithmetic import ARITHMETICS
+from mlp_xp.array_types import PyTree
+from mlp_xp.datasets import Dataset
+from mlp_xp.losses import LOSSES
+from mlp_xp.settings import Settings
+from mlp_xp.training import Trainer
+from mlp_xp_numpy import MOST_PROGRAMS, NumPyBackend
+from mlp_xp_numpy_program import Program, leaves, signature
+from mlp_xp_plain import PlainBackend
+
+OPTIMIZERS: tuple[dict[str, Any], ...] = (
+    {},
+    {"momentum": 0.9},
+    {"momentum": 0.9, "nesterov": True, "l2": 0.01},
+    {"optimizer": "adam"},
+)
+
+
+def assert_same(actual: PyTree, expected: PyTree) -> None:
+    """Assert that trees have the same structure and their arrays the same types, shapes and bits."""
+    assert signature(actual) == signature(expected)
+    for mine, other in zip(leaves(actual), leaves(expected), strict=True):
+        assert (mine + 0.0).tobytes() == (other + 0.0).tobytes()  # a sum's zero may have either sign
+
+
+def scan_both(step: Any, carry: PyTree, xs: Any, constants: PyTree = ()) -> Any:
+    """Return what a program gives, having seen that the plain loop gives the same and no argument was written to."""
+    given_bytes = [array.tobytes() for array in leaves((carry, xs, constants))]
+    expected = PlainBackend().scan(step, carry, xs, constants)
+    program = Program(step, carry, xs, constants)
+    for _ in range(2):  # the second time in memory that the first has used
+        assert_same(program.run(carry, xs), expected)
+    assert [array.tobytes() for array in leaves((carry, xs, constants))] == given_bytes
+    return expected
+
+
+def problem(loss: str) -> Dataset:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(60, 5))
+    if loss == "squared_error":
+        return Dataset("numbers", features, rng.normal(size=(60, 2)), None)
+    n_classes = 2 if loss == "binary_cross_entropy" else 3
+    return Dataset("classes", features, rng.integers(0, n_classes, 60).astype(np.int32), n_classes)
+
+
+@pytest.mark.parametrize(("arithmetic", "activation"), list(product(ARITHMETICS, ACTIVATIONS)))
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_training_is_replayed_to_the_bit(arithmetic: str, activation: str, loss: str) -> None:
+    for changes in OPTIMIZERS:
+        settings = Settings(
+            hidden_layer_sizes=(7, 6), activation=activation, loss=loss, arithmetic=arithmetic, batch_size=12, **changes
+        )
+        trainers = [Trainer(settings, problem(loss), backend) for backend in (NumPyBackend(), PlainBackend())]
+        for epoch in range(2):
+            losses = [trainer.run_epoch(epoch) for trainer in trainers]
+            assert_same(losses[0], losses[1])
+        assert_same(*((trainer.parameters, trainer.optimizer_state) for trainer in trainers))
+        assert len(trainers[0].backend._programs) == 1, "it was not traced"  # type: ignore[attr-defined]
+
+
+def test_large_arrays_are_worked_on_in_blocks_to_the_bit() -> None:
+    rng = np.random.default_rng(0)
+    data = Dataset("large", rng.integers(0, 256, (900, 700)).astype(np.uint8), np.arange(900) % 3, 3, 1 / 256)
+    settings = Settings(hidden_layer_sizes=(130,), batch_size=300, optimizer="adam")
+    for arithmetic in ARITHMETICS:
+        changed = replace(settings, arithmetic=arithmetic, dtype="")
+        fast, plain = (Trainer(changed, data, backend) for backend in (NumPyBackend(), PlainBackend()))
+        assert_same(fast.run_epoch(0), plain.run_epoch(0))
+        assert_same(fast.parameters, plain.parameters)
+        (program,) = fast.backend._programs.values()  # type: ignore[attr-defined]
+        cut = [call for call in program._calls if call.func is np.take and call.args[0] is data.features]
+        assert len(cut) > 1
+        assert sum(len(call.args[1]) for call in cut) == 300
+
+
+class Pair(NamedTuple):
+    """A carry of two arrays."""
+
+    left: Any
+    right: Any
+
+
+SHAPE = (3, 4)
+UNARY: dict[str, Callable[[Any], Any]] = {
+    "negative": lambda x: -x,
+    "abs": xp.abs,
+    "transposed twice": lambda x: xp.matrix_transpose(xp.matrix_transpose(x)),
+    "less its largest": lambda x: x - xp.max(x, axis=-1, keepdims=True),
+    "plus its sum": lambda x: x + xp.sum(x, axis=(-2, -1)),
+    "where positive": lambda x: xp.where(x > 0.0, x, xp.zeros_like(x)),
+    "through another type": lambda x: xp.astype(xp.astype(x, xp.float32), xp.float64),
+    "rows in another order": lambda x: xp.take(x, xp.asarray([2, 0, 1]), axis=0),
+    "reshaped": lambda x: xp.reshape(xp.reshape(x, (-1,)) * 2.0, SHAPE),
+    "its gram matrix times itself": lambda x: xp.matmul(xp.matmul(x, xp.matrix_transpose(x)), x),
+    "a part": lambda x: x - xp.expand_dims(x[0, ...], axis=0),
+}
+
+
+def twice_in_place(x: Any, y: Any) -> Any:
+    """Return x + 2y, written as the equations write over what is theirs."""
+    total = x + y
+    total += y
+    return total
+
+
+BINARY: dict[str, Callable[[Any, Any], Any]] = {
+    "sum": lambda x, y: x + y,
+    "difference": lambda x, y: x - y,
+    "product": lambda x, y: x * y,
+    "maximum": xp.maximum,
+    "in place": twice_in_place,
+    "first": lambda x, _: x,
+    "by the transpose": lambda x, y: xp.matrix_transpose(xp.matrix_transpose(x) + xp.matrix_transpose(y)),
+}
+
+GROWING = {"less its largest", "plus its sum", "reshaped", "its gram matrix times itself", "a part"} | {
+    "sum",
+    "difference",
+    "product",
+    "in place",
+    "by the transpose",
+}
+"""Their results are made small whole numbers, whose sums are the same in whatever order they lie in memory."""
+
+
+@given(data=st.data())
+def test_any_step_is_replayed_to_the_bit(data: st.DataObject) -> None:
+    """Random straight-line programs: values are used late, twice, as views, never, handed on and swapped."""
+    choices = data.draw(
+        st.lists(st.tuples(st.sampled_from([*UNARY, *BINARY]), st.integers(0, 99), st.integers(0, 99)), max_size=12),
+        label="step",
+    )
+    ends = data.draw(st.tuples(*[st.integers(0, 99)] * 4), label="carry, carry, y, y")
+
+    def step(carry: Pair, x: tuple[Any, ...], constants: tuple[Any, ...]) -> Any:
+        values = [carry.left, carry.right, x[0], constants[0], xp.matrix_transpose(xp.matrix_transpose(constants[1]))]
+        for name, i, j in choices:
+            one, other = values[i % len(values)], values[j % len(values)]
+            value = UNARY[name](one) if name in UNARY else BINARY[name](one, other)
+            values.append(xp.remainder(value, 17.0) if name in GROWING else value)
+        left, right, y, z = (values[end % len(values)] for end in ends)
+        return Pair(left, right), (y, xp.sum(z, axis=0))
+
+    rng = np.random.default_rng(1)
+    left, right, one, other = (rng.integers(-8, 8, SHAPE).astype(float) for _ in range(4))
+    xs = (rng.integers(-8, 8, (4, *SHAPE)).astype(float),)
+    with np.errstate(all="ignore"):
+        scan_both(step, Pair(left, np.asfortranarray(right)), xs, (one, np.asfortranarray(other)))
+
+
+def test_what_stays_the_same_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(carry: Any, x: Any, _: Any) -> Any:
+        rate, weight = carry
+        return (rate, weight + -rate * x[0]), (weight,)
+
+    calls = []
+    monkeypatch.setattr(mlp_xp_numpy_program._Call, "bind", lambda self, rows=None: calls.append(self.function))
+    Program(step, (np.asarray(0.5), np.zeros(3)), (np.ones((4, 3)),), ())
+    assert calls == [np.negative, np.multiply, np.add]
+
+
+def test_what_nobody_uses_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(carry: Any, x: Any, _: Any) -> Any:
+        _unused = xp.exp(carry)
+        return carry + x[0], ()
+
+    calls = []
+    monkeypatch.setattr(mlp_xp_numpy_program._Call, "bind", lambda self, rows=None: calls.append(self.function))
+    Program(step, np.zeros(3), (np.ones((4, 3)),), ())
+    assert calls == [np.add]
+
+
+def test_the_carry_is_updated_where_it_is() -> None:
+    def step(carry: Any, x: Any, _: Any) -> Any:
+        moved = -0.5 * x[0]
+        moved += carry
+        return moved, ()
+
+    program = Program(step, np.zeros(3), (np.ones((4, 3)),), ())
+    assert not program._hand_on
+    assert program._calls[-1].keywords["out"].ctypes.data == program._carry[0].ctypes.data  # type: ignore[attr-defined]
+    assert_same(program.run(np.zeros(3), (np.ones((4, 3)),)), (np.full(3, -2.0), ()))
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda x: x if x[0] > 0.0 else -x,
+        lambda x: x * float(x[0]),
+        lambda x: np.concatenate([x[:1], x[1:]]),
+        lambda x: np.asarray(x) + 1.0,
+        lambda x: np.clip(x, -1.0, 1.0, out=np.empty(3)),
+        lambda x: np.add.accumulate(x),
+        lambda x: x.copy(),
+    ],
+)
+def test_a_step_that_cannot_be_traced_is_run_as_it_is(look: Callable[[Any], Any]) -> None:
+    def step(carry: Any, x: Any, _: Any) -> Any:
+        return look(carry) + x[0], (carry,)
+
+    backend, rng = NumPyBackend(), np.random.default_rng(0)
+    carry, xs = rng.normal(size=3), (rng.normal(size=(5, 3)),)
+    assert_same(backend.scan(step, carry, xs), PlainBackend().scan(step, carry, xs))
+    assert not backend._programs
+
+
+def test_a_mistake_in_a_step_is_told_as_it_is() -> None:
+    def step(carry: Any, x: Any, _: Any) -> Any:
+        return xp.matmul(carry, x[0]), ()
+
+    with pytest.raises(ValueError, match="mismatch in its core dimension"):
+        NumPyBackend().scan(step, np.ones((2, 3)), (np.ones((5, 4, 2)),))
+
+
+def test_other_constants_are_another_program() -> None:
+    def step(carry: Any, x: Any, constants: Any) -> Any:
+        return carry + x[0] * constants[0], ()
+
+    backend = NumPyBackend()
+    for factor in (1.0, 2.0):
+        carry, _ = backend.scan(step, np.zeros(3), (np.ones((4, 3)),), (np.full(3, factor),))
+        np.testing.assert_array_equal(carry, 4 * factor)
+
+
+def test_few_programs_are_kept() -> None:
+    def step(carry: Any, x: Any, _: Any) -> Any:
+        return carry + x[0], ()
+
+    backend = NumPyBackend()
+    for n in range(1, 2 * MOST_PROGRAMS):
+        backend.scan(step, np.zeros(n), (np.ones((4, n)),))
+    assert [program._carry[0].size for program in backend._programs.values()] == list(
+        range(MOST_PROGRAMS, 2 * MOST_PROGRAMS)
+    )
+
+
+def test_threads_do_not_write_to_one_memory() -> None:
+    def step(carry: Any, x: Any, _: Any) -> Any:
+        return carry * 0.5 + x[0], ()
+
+    backend = NumPyBackend()
+    inputs = [(np.full(1000, float(i)), (np.full((300, 1000), float(i)),)) for i in range(4)]
+    expected = [PlainBackend().scan(step, *arguments)[0] for arguments in inputs]
+    results: dict[int, list[Any]] = {i: [] for i in range(4)}
+
+    def work(i: int) -> None:
+        results[i] += [backend.scan(step, *inputs[i])[0] for _ in range(20)]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i in range(4):
+        assert len(results[i]) == 20
+        for result in results[i]:
+            assert_same(result, expected[i])
