@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import mlp_xp_numpy_namespace as xp
+import mlp_xp_numpy_namespace
 import mlp_xp_numpy_program
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.arithmetic import ARITHMETICS
@@ -26,6 +26,7 @@ from mlp_xp_numpy import MOST_PROGRAMS, NumPyBackend
 from mlp_xp_numpy_program import Program, leaves, signature
 from mlp_xp_plain import PlainBackend
 
+xp: Any = mlp_xp_numpy_namespace
 OPTIMIZERS: tuple[dict[str, Any], ...] = (
     {},
     {"momentum": 0.9},
