@@ -59,7 +59,9 @@ class Traced(NDArrayOperatorsMixin):
         return result if target is None else result.astype(target.dtype)
 
     def __array_function__(self, function: Any, _types: Any, arguments: Any, options: Any) -> Traced:
-        return self.tape.note(REDUCTIONS[function].reduce if function in REDUCTIONS else function, arguments, options)
+        if function in REDUCTIONS and len(arguments) == 1:
+            return self.tape.note(REDUCTIONS[function].reduce, arguments, {"axis": None, **options})
+        return self.tape.note(function, arguments, options)
 
     def __getitem__(self, key: Any) -> Traced:
         return self.tape.note(item, (self, key), {})

@@ -13,7 +13,10 @@ from mlp_xp.datasets import load, load_features
 from mlp_xp.errors import DataError
 
 
-def test_digits_are_scikit_learns() -> None:
+@pytest.mark.parametrize("found", [True, False], ids=["its file", "its function"])
+def test_digits_are_scikit_learns(found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not found:  # as in an archive, or should the file move
+        monkeypatch.setattr("mlp_xp.datasets.digits.find_spec", lambda name: None)
     data = load("digits")
     pixels, labels = load_digits(return_X_y=True)
     np.testing.assert_array_equal(data.features, pixels)
