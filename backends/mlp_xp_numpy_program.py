@@ -112,7 +112,11 @@ class _Plan:
         self._size = 0
         for value in (*before, *x):
             self._offsets[value] = self._new(value)
-        homes = {new: old for old, new in zip(before, after, strict=True) if isinstance(new, Traced)}
+        homes = {
+            new: old
+            for old, new in zip(before, after, strict=True)
+            if isinstance(new, Traced) and new.sample.strides == old.sample.strides
+        }
         self._keep(homes, {*before, *x, *self._invariant}, outputs)
         memory = np.empty(self._size + ALIGNMENT, np.uint8)  # of one large block, NumPy asks for huge pages
         self._memory = memory[-memory.ctypes.data % ALIGNMENT :]
