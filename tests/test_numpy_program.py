@@ -194,7 +194,8 @@ def test_the_carry_is_updated_where_it_is() -> None:
 
     program = Program(step, np.zeros(3), (np.ones((4, 3)),), ())
     assert not program._hand_on
-    assert program._calls[-1].keywords["out"].ctypes.data == program._carry[0].ctypes.data  # type: ignore[attr-defined]
+    *_, target = program._calls[-1].args  # type: ignore[attr-defined]
+    assert target.ctypes.data == program._carry[0].ctypes.data
     assert_same(program.run(np.zeros(3), (np.ones((4, 3)),)), (np.full(3, -2.0), ()))
 
 
