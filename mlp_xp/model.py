@@ -125,7 +125,6 @@ class Model:
             for i, of_one in enumerate(np.atleast_2d(losses))
         ]
 
-
     def host_parameters(self) -> Parameters:
         """Return copies of the parameters as NumPy arrays."""
         return map_parameters(lambda array: np.array(self.backend.to_host(array)), self.parameters)

@@ -269,9 +269,7 @@ def train_each(
     return _epochs(trainer, test_rows, 0, chains)
 
 
-def _epochs(
-    trainer: Trainer, test_rows: DeviceData, first: int, chains: Sequence[str]
-) -> Iterator[tuple[Epoch, ...]]:
+def _epochs(trainer: Trainer, test_rows: DeviceData, first: int, chains: Sequence[str]) -> Iterator[tuple[Epoch, ...]]:
     for epoch in range(first, trainer.settings.epochs):
         begin = time.perf_counter()
         # One contiguous row per network.
