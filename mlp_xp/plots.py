@@ -184,6 +184,8 @@ def _means(values: NDArray[Any], width: int) -> NDArray[np.float64]:
 
 def _logarithmic(panel: Axes) -> None:
     """Make the losses' axis logarithmic with plain numbers: 0.5 rather than 5 × 10⁻¹."""
+    if not np.isfinite(panel.dataLim.minposy):
+        return  # all losses are 0
     panel.set_yscale("log")
     low, high = panel.get_ylim()
     if high >= 10 * low:

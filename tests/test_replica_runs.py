@@ -88,9 +88,7 @@ class Never(Iterator[ReplicatedEpoch]):
 
 
 @pytest.mark.parametrize("name", ["replicas.json", "curve.jsonl", "run.json", "seed-4/run.json", "seed-3/checkpoints"])
-def test_a_folder_with_a_run_in_it_is_refused(
-    name: str, tmp_path: Path, digits: Split, numpy_backend: Backend
-) -> None:
+def test_a_folder_with_a_run_in_it_is_refused(name: str, tmp_path: Path, digits: Split, numpy_backend: Backend) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("precious")
     with pytest.raises(RunError, match=r"already holds a run; choose another --out, or replace it with --overwrite"):

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except MemoryError as error:
         reason = f" ({error})" if str(error) else ""
-        remedy = "give less data, a smaller network (--hidden) or smaller batches (--batch-size)"
+        remedy = "give less data, a smaller network (--hidden), smaller batches (--batch-size) or fewer --replicas"
         print(f"mlp-xp: error: the memory does not suffice{reason}; {remedy}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
