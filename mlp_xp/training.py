@@ -25,7 +25,7 @@ from mlp_xp.initializers import initial_parameters, initial_replicas
 from mlp_xp.model import Model, mean
 from mlp_xp.network import Network, Parameters, map_parameters
 from mlp_xp.objective import Objective
-from mlp_xp.randomness import batch_order
+from mlp_xp.randomness import batch_order, batch_orders
 from mlp_xp.settings import Settings
 from mlp_xp.step import TrainingStep
 
@@ -180,8 +180,12 @@ class Trainer:
 
     def run_epoch(self, epoch: int) -> NDArray[np.float64]:
         """Train on every batch of an epoch and return their losses, shape (n_steps,) or (n_steps, replicas)."""
-        orders = [batch_order(self.data.n_samples, self.settings.batch_size, seed, epoch) for seed in self.seeds]
-        order = orders[0] if self.replicas is None else np.stack(orders, axis=1)
+        shape = self.data.n_samples, self.settings.batch_size
+        order = (
+            batch_order(*shape, self.settings.seed, epoch)
+            if self.replicas is None
+            else batch_orders(*shape, self.seeds, epoch)
+        )
         carry, (losses,) = self.backend.scan(
             self.step, (self.parameters, self.optimizer_state), (self.backend.asarray(order),), self.rows
         )
