@@ -118,7 +118,8 @@ class Trainer:
         The rows to train on.
     backend : Backend
     initial : tuple of Layer, optional
-        Host arrays to start from; by default drawn as the settings say.
+        Host arrays to start from, with the leading axis of the replicas if there are any; by default drawn as the
+        settings say.
     replicas : int, optional
         Train so many networks at once, all arrays of parameters having a leading axis of that length: replica r is
         what the settings with the seed ``settings.seed + r`` give.

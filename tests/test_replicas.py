@@ -17,6 +17,7 @@ from mlp_xp.backend import Backend
 from mlp_xp.checkpoint import map_named
 from mlp_xp.datasets import Dataset, Split, load
 from mlp_xp.errors import SettingsError, TrainingDiverged
+from mlp_xp.initializers import initial_replicas
 from mlp_xp.randomness import batch_order
 from mlp_xp.replicas import ReplicatedEpoch, Spread, train_replicas
 from mlp_xp.settings import Settings
@@ -94,6 +95,15 @@ def test_a_trainer_has_all_replicas_in_a_leading_axis(backend: Backend, digits: 
     assert values.values.shape == (N, 360, 10)
     assert values.labels is not None
     assert values.labels.shape == (N, 360)
+
+
+def test_replicas_may_start_from_given_parameters(numpy_backend: Backend, digits: Split) -> None:
+    initial = initial_replicas((64, 8, 10), SGD.init, range(SGD.seed, SGD.seed + N))
+    given, drawn = (Trainer(SGD, digits.train, numpy_backend, start, replicas=N) for start in (initial, None))
+    np.testing.assert_array_equal(given.run_epoch(0), drawn.run_epoch(0))
+    for wrong, message in ((N + 1, r"\(3, 64, 8\), not \(4, 64, 8\)"), (None, r"\(3, 64, 8\), not \(64, 8\)")):
+        with pytest.raises(SettingsError, match=f"initial: the weight of layer 0 has the shape {message}"):
+            Trainer(SGD, digits.train, numpy_backend, initial, replicas=wrong)
 
 
 def test_a_regression_and_a_single_output_have_replicas_too(numpy_backend: Backend) -> None:
