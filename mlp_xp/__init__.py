@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mlp_xp.errors import MLPXPError as MLPXPError
     from mlp_xp.model import Model as Model
     from mlp_xp.recorded import load_model as load_model
+    from mlp_xp.replica_runs import record_replicas as record_replicas
+    from mlp_xp.replicas import train_replicas as train_replicas
     from mlp_xp.runs import record as record
     from mlp_xp.settings import PRESETS as PRESETS
     from mlp_xp.settings import Settings as Settings
@@ -51,7 +53,9 @@ _MODULES = {
     "load_model": "recorded",
     "open_backend": "backend",
     "record": "runs",
+    "record_replicas": "replica_runs",
     "train": "training",
+    "train_replicas": "replicas",
 }
 __all__ = ["__version__", *_MODULES]
 

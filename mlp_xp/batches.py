@@ -76,7 +76,7 @@ def gather(data: DeviceData, rows: Array, scale: float, n_outputs: int, arithmet
     Parameters
     ----------
     data : DeviceData
-    rows : array of int32, shape (n,)
+    rows : array of int32, shape (..., n)
     scale : float
         Factor of the features.
     n_outputs : int
@@ -84,17 +84,26 @@ def gather(data: DeviceData, rows: Array, scale: float, n_outputs: int, arithmet
 
     Returns
     -------
-    features : array of shape (n, n_features)
-    targets : array of shape (n, n_outputs)
+    features : array of shape (..., n, n_features)
+    targets : array of shape (..., n, n_outputs)
     """
-    targets = encode_targets(arithmetic.xp.take(data.targets, rows, axis=0), n_outputs, arithmetic)
+    targets = encode_targets(_take(data.targets, rows, arithmetic), n_outputs, arithmetic)
     return gather_features(data.features, rows, scale, arithmetic), targets
 
 
 def gather_features(features: Array, rows: Array, scale: float, arithmetic: Arithmetic) -> Array:
     """Return the features of some rows, as `gather` does."""
-    xp = arithmetic.xp
-    gathered = xp.astype(xp.take(features, rows, axis=0), arithmetic.dtype, copy=False)
+    gathered = arithmetic.xp.astype(_take(features, rows, arithmetic), arithmetic.dtype, copy=False)
     if scale != 1.0:
         gathered *= scale  # in place where arrays can be written to: what was taken is a copy
     return gathered
+
+
+def _take(table: Array, rows: Array, arithmetic: Arithmetic) -> Array:
+    """Return a copy of those rows of a table, in the shape that the row numbers have."""
+    xp = arithmetic.xp
+    if rows.ndim == 1:
+        return xp.take(table, rows, axis=0)
+    # The standard takes along one axis of indices: the rows of all networks at once, and apart again.
+    taken = xp.take(table, xp.reshape(rows, (-1,)), axis=0)
+    return xp.reshape(taken, (*rows.shape, *table.shape[1:]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -81,6 +81,18 @@ def device_tensors(
 def select(tensors: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
     """Return the tensors of `LAYERS` or of `OPTIMIZER` alone."""
     return {name: tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
+
+
+def unstack(tree: PyTree, n: int, backend: Backend) -> list[PyTree]:
+    """Return the n trees that a tree holds along its arrays' first axis; each of them has all 0-d arrays."""
+    slices: dict[str, Sequence[Array]] = {}
+
+    def split(name: str, array: Array) -> Array:
+        slices[name] = backend.xp.unstack(array) if array.ndim else (array,) * n
+        return array
+
+    map_named(split, tree, "")
+    return [map_named(lambda name, _, i=i: slices[name][i], tree, "") for i in range(n)]  # type: ignore[misc]
 
 
 def map_named(function: Callable[[str, Array], Array], tree: PyTree, name: str) -> PyTree:

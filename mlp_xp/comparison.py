@@ -10,7 +10,8 @@ import numpy as np
 
 from mlp_xp.backend import Backend
 from mlp_xp.datasets.dataset import Split
-from mlp_xp.errors import TrainingDiverged
+from mlp_xp.errors import SettingsError, TrainingDiverged
+from mlp_xp.replicas import ReplicatedEpoch, Spread, train_replicas
 from mlp_xp.settings import Settings
 from mlp_xp.training import Epoch, train
 
@@ -120,12 +121,37 @@ class Training:
 
 
 @dataclass(frozen=True)
+class SeedSpread:
+    """What the seed alone changes: trainings on the reference that differ in nothing else.
+
+    Attributes
+    ----------
+    n : int
+        Number of seeds, counted up from that of the settings.
+    standard_deviation : ndarray of float64, shape (n_epochs × n_steps,)
+        Of every batch's loss, between the seeds.
+    """
+
+    n: int
+    standard_deviation: NDArray[np.float64]
+
+    def of_epoch(self, epoch: int, n_epochs: int) -> float:
+        """Return the standard deviation of an epoch's batch losses: the root of its mean square over the steps."""
+        deviations = np.split(self.standard_deviation, n_epochs)[epoch]
+        return float(np.sqrt(np.mean(deviations**2)))
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Trainings with the same settings and data; the first is what the others are held against."""
+    """Trainings with the same settings and data; the first is what the others are held against.
+
+    ``seeds`` says, if that was asked for, how much the reference's own curve varies with the seed.
+    """
 
     settings: Settings
     data_name: str
     trainings: Sequence[Training]
+    seeds: SeedSpread | None = None
 
     @property
     def title(self) -> str:
@@ -169,9 +195,31 @@ class Comparison:
         """Whether every backend stays within the dtype's tolerance."""
         return all(self.difference(training).within_tolerance for training in self.trainings)
 
+    def beside_seeds(self) -> str:
+        """Return a sentence: how the largest difference between the backends compares with that between the seeds."""
+        if self.seeds is None:
+            raise SettingsError("the spread between seeds is not known: compare with replicas=N")
+        differences = [(self.difference(training), training.label) for training in self.trainings[1:]]
+        known = [(found.value, found.at, label) for found, label in differences if found.value is not None and found.at]
+        if not known:
+            return "no other backend finished an epoch: there is no difference to hold against that between seeds"
+        value, at, label = max(known, key=lambda one: one[0])
+        spread = self.seeds.of_epoch(at.epoch, self.settings.epochs)
+        stated = f"{spread:.2e} (standard deviation of a batch's loss)"
+        if value == 0.0:
+            return f"the backends' curves do not differ; the spread between {self.seeds.n} seeds in epoch 0 is {stated}"
+        times = f"{value / spread:.2g} times" if spread else "beyond"
+        verdict = "less than" if value < spread else "as much as" if value < 2 * spread else "more than"
+        return (
+            f"the largest difference between backends, {value:.2e} ({label}, {at}), is {times} the spread between "
+            f"{self.seeds.n} seeds in that epoch, {stated}: {verdict} the seed alone changes"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as JSON can hold it."""
+        seeds = self.seeds and {"n": self.seeds.n, "standard_deviation": self.seeds.standard_deviation.tolist()}
         return {
+            **({} if seeds is None else {"seeds": seeds}),
             "data": self.data_name,
             "settings": self.settings.to_dict(),
             "tolerance": self.tolerance._asdict(),
@@ -195,9 +243,10 @@ def compare(
     settings: Settings,
     data: Split,
     backends: Sequence[Backend],
-    on_epoch: Callable[[Backend, Epoch], None] | None = None,
+    on_epoch: Callable[[Backend, Epoch | ReplicatedEpoch], None] | None = None,
+    replicas: int | None = None,
 ) -> Comparison:
-    """Train the same network on every backend.
+    """Train the same network on every backend, and, if asked for, with other seeds on the first one.
 
     Parameters
     ----------
@@ -207,6 +256,8 @@ def compare(
         The first is the reference.
     on_epoch : callable
         Told of every epoch as soon as it is over.
+    replicas : int, optional
+        Number of seeds, ≥ 2, whose spread on the reference the comparison shall know.
 
     Returns
     -------
@@ -216,10 +267,11 @@ def compare(
     Raises
     ------
     SettingsError
-        As `mlp_xp.training.train`.
+        As `mlp_xp.training.train`, and `mlp_xp.replicas.train_replicas`.
     TrainingDiverged
-        If the reference's training diverges: there is nothing to hold the others against.
+        If the reference's training diverges, with any of the seeds: there is nothing to hold the others against.
     """
+    reference = backends[0]
 
     def run(backend: Backend) -> Training:
         curve, step_losses, diverged = [], [np.empty(0)], None
@@ -230,9 +282,22 @@ def compare(
                 curve.append(epoch.row())
                 step_losses.append(epoch.step_losses)
         except TrainingDiverged as error:
-            if backend is backends[0]:
+            if backend is reference:
                 raise TrainingDiverged(f"{backend.name}: {error}") from error
             diverged = str(error).partition(";")[0]  # what follows is advice
         return Training(backend.name, backend.describe(), curve, np.concatenate(step_losses), diverged)
 
-    return Comparison(settings, data.train.name, [run(backend) for backend in backends])
+    def spread(n: int) -> SeedSpread:
+        deviations = []
+        try:
+            for epoch in train_replicas(settings, data, reference, n):
+                if on_epoch is not None:
+                    on_epoch(reference, epoch)
+                deviations.append(Spread.of(epoch.step_losses).standard_deviation)
+        except TrainingDiverged as error:
+            raise TrainingDiverged(f"{reference.name}: {error}") from error
+        return SeedSpread(n, np.concatenate(deviations))
+
+    first = run(reference)
+    seeds = None if replicas is None else spread(replicas)  # before the others, since it may end in an error
+    return Comparison(settings, data.train.name, [first, *map(run, backends[1:])], seeds)

@@ -8,9 +8,11 @@ so every backend and every precision starts from the same numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TypeAlias
+
+import numpy as np
 
 from mlp_xp.network import Layer, Parameters
 from mlp_xp.randomness import Stream, uniform
@@ -72,3 +74,14 @@ def initial_parameters(layer_sizes: tuple[int, ...], init: str, seed: int) -> Pa
         return Layer(weight, uniform((n_out,), bias_bound, seed, Stream.BIAS, index))
 
     return tuple(layer(index, n_in, n_out) for index, (n_in, n_out) in enumerate(pairwise(layer_sizes)))
+
+
+def initial_replicas(layer_sizes: tuple[int, ...], init: str, seeds: Sequence[int]) -> Parameters:
+    """Draw the parameters of several networks, each as `initial_parameters` does, stacked along a leading axis."""
+    n = len(seeds)
+    # Made before anything is drawn: what no memory could hold fails at once.
+    stacked = tuple(Layer(np.empty((n, *sizes)), np.empty((n, sizes[1]))) for sizes in pairwise(layer_sizes))
+    for i, seed in enumerate(seeds):
+        for layers, (weight, bias) in zip(stacked, initial_parameters(layer_sizes, init, seed), strict=True):
+            layers.weight[i], layers.bias[i] = weight, bias
+    return stacked

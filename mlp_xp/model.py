@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 CHUNK_ROWS = 4096
-"""Most rows that are pushed through the network at once when nothing is learnt."""
+"""Most rows that are pushed through the network at once when nothing is learnt; of N networks, the Nth part."""
 
 
 class Prediction(NamedTuple):
@@ -59,6 +59,8 @@ def mean(values: NDArray[np.floating[Any]]) -> float:
 @dataclass(frozen=True)
 class Model:
     """A network, its parameters, and all that is needed to apply it.
+
+    The parameters may have a leading axis: then it is many networks side by side, and so are predictions and losses.
 
     Attributes
     ----------
@@ -109,11 +111,19 @@ class Model:
 
     def evaluate(self, data: DeviceData) -> Evaluation:
         """Return mean loss and accuracy over all rows of a data set that is on the model's device."""
+        (evaluation,) = self.evaluate_each(data)
+        return evaluation
+
+    def evaluate_each(self, data: DeviceData) -> list[Evaluation]:
+        """Return what `evaluate` does, of each of the networks side by side."""
         step = EvaluationStep(self.objective, self.scale, self.arithmetic)
         losses, values = self._infer(step, data, data.features.shape[0])
         labels = self._labels(values)
-        hits = None if labels is None else float(np.mean(labels == self.backend.to_host(data.targets)))
-        return Evaluation(mean(losses), hits)
+        right = None if labels is None else np.atleast_2d(labels == self.backend.to_host(data.targets))
+        return [
+            Evaluation(mean(of_one), None if right is None else float(np.mean(right[i])))
+            for i, of_one in enumerate(np.atleast_2d(losses))
+        ]
 
     def host_parameters(self) -> Parameters:
         """Return copies of the parameters as NumPy arrays."""
@@ -123,19 +133,23 @@ class Model:
         if self.n_classes is None:
             return None
         if values.shape[-1] == 1:
-            return (values[:, 0] > 0.5).astype(np.int64)
+            return (values[..., 0] > 0.5).astype(np.int64)
         labels: NDArray[np.int64] = np.argmax(values, axis=-1).astype(np.int64)
         return labels
 
     def _infer(self, step: Step, constants: PyTree, n: int) -> list[NDArray[Any]]:
-        """Return what a step says of each of n rows, on the host: arrays whose first axis has n entries."""
-        n_chunks = -(-n // CHUNK_ROWS)
+        """Return what a step says of each of n rows, on the host: arrays of shape (..., n, …)."""
+        leading = self.parameters[0].bias.shape[:-1]
+        n_chunks = min(-(-n * math.prod(leading) // CHUNK_ROWS), n)
         rows_per_chunk = -(-n // n_chunks)
         # Chunks of one size compile once; the last one is filled up with rows whose results are cut off again.
         rows = np.arange(n_chunks * rows_per_chunk) % n
         xs = (self.backend.asarray(rows.reshape(n_chunks, rows_per_chunk), "int32"),)
         _, ys = self.backend.scan(step, self.parameters, xs, constants)
-        return [host.reshape(-1, *host.shape[2:])[:n] for host in map(self.backend.to_host, ys)]
+        axis = len(leading)  # of the rows; the chunks' axis is moved to where it is beside it
+        hosts = (np.moveaxis(self.backend.to_host(y), 0, axis) for y in ys)
+        filled_up = (host.reshape(*leading, -1, *host.shape[axis + 2 :]) for host in hosts)
+        return [host[(*[slice(None)] * axis, slice(n))] for host in filled_up]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ had without drawing those before it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
 
 import numpy as np
@@ -55,3 +57,10 @@ def batch_order(n_samples: int, batch_size: int, seed: int, epoch: int) -> NDArr
     order = np.argsort(_words(n_samples, seed, Stream.BATCH_ORDER, epoch), kind="stable").astype(np.int32)
     n_batches = n_samples // batch_size
     return order[: n_batches * batch_size].reshape(n_batches, batch_size)
+
+
+def batch_orders(n_samples: int, batch_size: int, seeds: Sequence[int], epoch: int) -> NDArray[np.int32]:
+    """Return what `batch_order` does for several seeds, shape (n_samples // batch_size, n_seeds, batch_size)."""
+    with ThreadPoolExecutor() as pool:  # NumPy sorts in as many threads as it is asked in
+        orders = pool.map(lambda seed: batch_order(n_samples, batch_size, seed, epoch), seeds)
+        return np.stack(list(orders), axis=1)

@@ -21,7 +21,7 @@ from mlp_xp.errors import RunError
 from mlp_xp.exactness import open_arithmetic
 from mlp_xp.model import Model
 from mlp_xp.network import Layer, map_parameters
-from mlp_xp.runs import CHECKPOINTS, CURVE, FORMAT, RUN, STEPS, STEPS_HEADER, WEIGHTS, checkpoint_path
+from mlp_xp.runs import CHECKPOINTS, CURVE, FORMAT, REPLICA, RUN, STEPS, STEPS_HEADER, WEIGHTS, checkpoint_path
 from mlp_xp.settings import Settings
 from mlp_xp.training import make_objective
 
@@ -90,6 +90,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     try:
         description = json.loads((folder / RUN).read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if replicas := sorted(path.parent.name for path in folder.glob(f"{REPLICA}*/{RUN}")):
+            raise RunError(f"{folder} holds a run per seed; give one of them, such as {folder / replicas[0]}") from None
         raise RunError(
             f"{folder} holds no run ({RUN} is missing); make one with: mlp-xp train --out {folder}"
         ) from None

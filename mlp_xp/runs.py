@@ -6,6 +6,8 @@
 ``weights.safetensors`` the parameters after the last finished epoch: ``layers.0.weight``, ``layers.0.bias``, …
 ``loss.png``            the picture
 ``checkpoints/``        if asked for: parameters and optimiser's state after an epoch, ``epoch-0000.safetensors``, …
+
+`mlp_xp.replica_runs` puts several such folders into one.
 """
 
 from __future__ import annotations
@@ -43,6 +45,10 @@ RUN, CURVE, STEPS, WEIGHTS, PICTURE = (
     "loss.png",
 )
 CHECKPOINTS = "checkpoints"
+REPLICAS, REPLICA = "replicas.json", "seed-"
+"""Of a folder that holds a run per seed: the file that describes it, and how the runs' own folders begin."""
+FILES = (RUN, CURVE, STEPS, WEIGHTS, PICTURE, REPLICAS)
+"""All that a run folder or a folder of replicas may hold, but for folders."""
 STEPS_HEADER = "epoch,step,loss"
 FORMAT = 1
 
@@ -106,17 +112,54 @@ def record(
     SettingsError
         If ``checkpoint_every`` is negative.
     """
-    if checkpoint_every is None:
-        checkpoint_every = 1 if settings.arithmetic == "exact" else 0
-    if checkpoint_every < 0:
-        raise SettingsError(f"checkpoint_every = {checkpoint_every!r}: must be a whole number ≥ 0")
-    folder = Path(folder)
+    folder, checkpoint_every = Path(folder), check_checkpoints(checkpoint_every, settings)
+    check_free(folder, overwrite)
+    writer = RunWriter(folder, describe_run(settings, data, backend, source), checkpoint_every)
+    return _recorded(writer, epochs)
+
+
+def _recorded(writer: RunWriter, epochs: Iterable[Epoch]) -> Iterator[Epoch]:
+    try:
+        for epoch in epochs:
+            writer.write(epoch)
+            yield epoch
+    finally:
+        writer.finish()
+
+
+def check_checkpoints(every: int | None, settings: Settings) -> int:
+    """Return how often a checkpoint is kept, as `record` says it.
+
+    Raises
+    ------
+    SettingsError
+        If that is negative.
+    """
+    if every is None:
+        return 1 if settings.arithmetic == "exact" else 0
+    if every < 0:
+        raise SettingsError(f"checkpoint_every = {every!r}: must be a whole number ≥ 0")
+    return every
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds a run already, unless that may be replaced.
+
+    Raises
+    ------
+    RunError
+        If it does, or cannot be looked into.
+    """
     with writing(folder):
-        taken = any((folder / name).exists() for name in (RUN, CURVE, STEPS, WEIGHTS, PICTURE, CHECKPOINTS))
+        taken = any((folder / name).exists() for name in (*FILES, CHECKPOINTS))
     if taken and not overwrite:
         raise RunError(f"{folder} already holds a run; choose another --out, or replace it with --overwrite")
+
+
+def describe_run(settings: Settings, data: Split, backend: Backend, source: DataSource | None) -> dict[str, Any]:
+    """Return what ``run.json`` holds; the arguments are those of `record`."""
     about_data = describe_data(data)
-    description = {
+    return {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
@@ -133,37 +176,84 @@ def record(
         },
         "sha256_start": first_link(settings, about_data["sha256_train"], about_data["sha256_test"]),
     }
-    with writing(folder):
-        make_folder(folder)
-        write_atomically(folder / RUN, (json.dumps(description, indent=2) + "\n").encode())
-        for name in (CURVE, STEPS, WEIGHTS, PICTURE):  # only now: on a full disk, an old run is still whole
-            (folder / name).unlink(missing_ok=True)
-        for old in (folder / CHECKPOINTS).glob("epoch-*.safetensors"):
-            old.unlink()
-        with contextlib.suppress(OSError):  # what else the user keeps there stays
-            (folder / CHECKPOINTS).rmdir()
-        if checkpoint_every:
-            (folder / CHECKPOINTS).mkdir(exist_ok=True)
-        (folder / STEPS).write_text(f"{STEPS_HEADER}\n", encoding="utf-8")
-    return _record_epochs(folder, f"{data.train.name} on {backend.name}", epochs, checkpoint_every)
 
 
-def _record_epochs(folder: Path, title: str, epochs: Iterable[Epoch], checkpoint_every: int) -> Iterator[Epoch]:
-    curve: list[dict[str, Any]] = []
-    step_losses: list[NDArray[np.float64]] = []
-    try:
-        for epoch in epochs:
-            with writing(folder):
-                _record_epoch(folder, epoch, checkpoint_every)
-            curve.append(epoch.row())
-            step_losses.append(epoch.step_losses)
-            yield epoch
-    finally:
-        if curve:
+def title(description: Mapping[str, Any]) -> str:
+    """Return what is written above the picture of a run that is described so."""
+    return f"{description['data']['name']} on {description['backend']['name']}"
+
+
+def begin_folder(folder: Path, name: str, description: Mapping[str, Any]) -> None:
+    """Make a folder if need be, write its first file, and remove all other files of an old run.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written: an old run is then still whole.
+    """
+    make_folder(folder)
+    replicas = list(folder.glob(f"{REPLICA}*/")) if (folder / REPLICAS).exists() else []
+    write_atomically(folder / name, (json.dumps(description, indent=2) + "\n").encode())
+    _clear(folder, [other for other in FILES if other != name])
+    for replica in replicas:
+        _clear(replica, FILES)
+        with contextlib.suppress(OSError):
+            replica.rmdir()
+
+
+def _clear(folder: Path, names: Iterable[str]) -> None:
+    """Remove files and checkpoints; what else the user keeps there stays."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    for checkpoint in (folder / CHECKPOINTS).glob("epoch-*.safetensors"):
+        checkpoint.unlink()
+    with contextlib.suppress(OSError):
+        (folder / CHECKPOINTS).rmdir()
+
+
+class RunWriter:
+    """Writes a run folder, epoch by epoch.
+
+    Parameters
+    ----------
+    folder : path
+        Made if need be; an old run in it is removed.
+    description : mapping
+        As `describe_run` gives it.
+    checkpoint_every : int
+        0 for none.
+
+    Raises
+    ------
+    RunError
+        If a file cannot be written; also by the methods.
+    """
+
+    def __init__(self, folder: Path, description: Mapping[str, Any], checkpoint_every: int) -> None:
+        self._folder, self._title, self._checkpoint_every = folder, title(description), checkpoint_every
+        self._curve: list[dict[str, Any]] = []
+        self._step_losses: list[NDArray[np.float64]] = []
+        with writing(folder):
+            begin_folder(folder, RUN, description)
+            if checkpoint_every:
+                (folder / CHECKPOINTS).mkdir(exist_ok=True)
+            (folder / STEPS).write_text(f"{STEPS_HEADER}\n", encoding="utf-8")
+
+    def write(self, epoch: Epoch) -> None:
+        """Add an epoch."""
+        with writing(self._folder):
+            _record_epoch(self._folder, epoch, self._checkpoint_every)
+        self._curve.append(epoch.row())
+        self._step_losses.append(epoch.step_losses)
+
+    def finish(self) -> None:
+        """Draw the picture, if there is anything to draw."""
+        if self._curve:
             from mlp_xp.plots import plot_run, png  # matplotlib is slow to import, and comes last
 
-            with writing(folder):
-                write_atomically(folder / PICTURE, png(plot_run(np.concatenate(step_losses), curve, title)))
+            figure = plot_run(np.concatenate(self._step_losses), self._curve, self._title)
+            with writing(self._folder):
+                write_atomically(self._folder / PICTURE, png(figure))
 
 
 def _record_epoch(folder: Path, epoch: Epoch, checkpoint_every: int) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +15,17 @@ import numpy as np
 from mlp_xp.array_types import Array, PyTree
 from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData, to_device
-from mlp_xp.checkpoint import Checkpoint, device_tensors, host_tensors
+from mlp_xp.checkpoint import Checkpoint, device_tensors, host_tensors, unstack
 from mlp_xp.datasets.dataset import Dataset, Split
 from mlp_xp.datasets.files import data_error
 from mlp_xp.digests import Digests, first_link, link
 from mlp_xp.errors import SettingsError, TrainingDiverged
 from mlp_xp.exactness import open_arithmetic
-from mlp_xp.initializers import initial_parameters
+from mlp_xp.initializers import initial_parameters, initial_replicas
 from mlp_xp.model import Model, mean
 from mlp_xp.network import Network, Parameters, map_parameters
 from mlp_xp.objective import Objective
-from mlp_xp.randomness import batch_order
+from mlp_xp.randomness import batch_order, batch_orders
 from mlp_xp.settings import Settings
 from mlp_xp.step import TrainingStep
 
@@ -109,7 +109,7 @@ def make_objective(settings: Settings, data: Dataset) -> Objective:
 
 
 class Trainer:
-    """A network in training: the rows, the parameters and the optimiser's state on a device.
+    """A network, or many side by side, in training: the rows, the parameters and the optimiser's state on a device.
 
     Parameters
     ----------
@@ -118,7 +118,11 @@ class Trainer:
         The rows to train on.
     backend : Backend
     initial : tuple of Layer, optional
-        Host arrays to start from; by default drawn as the settings say.
+        Host arrays to start from, with the leading axis of the replicas if there are any; by default drawn as the
+        settings say.
+    replicas : int, optional
+        Train so many networks at once, all arrays of parameters having a leading axis of that length: replica r is
+        what the settings with the seed ``settings.seed + r`` give.
 
     Raises
     ------
@@ -128,20 +132,30 @@ class Trainer:
         If a number is not finite in the settings' dtype.
     """
 
-    def __init__(self, settings: Settings, data: Dataset, backend: Backend, initial: Parameters | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        data: Dataset,
+        backend: Backend,
+        initial: Parameters | None = None,
+        replicas: int | None = None,
+    ) -> None:
         if settings.batch_size > data.n_samples:
             raise SettingsError(
                 f"batch_size = {settings.batch_size}: there are only {data.n_samples} rows to train on; "
                 f"choose at most {data.n_samples}"
             )
-        self.settings, self.data, self.backend = settings, data, backend
+        self.settings, self.data, self.backend, self.replicas = settings, data, backend, replicas
+        self.seeds = range(settings.seed, settings.seed + (replicas or 1))
         self.objective = make_objective(settings, data)
         sizes = self.objective.network.layer_sizes
-        if initial is None:
+        if initial is not None:
+            initial = map_parameters(np.array, initial)  # a copy: the caller may go on to write to the original
+            _check_shapes(initial, sizes, () if replicas is None else (replicas,))
+        elif replicas is None:
             initial = initial_parameters(sizes, settings.init, settings.seed)
         else:
-            initial = map_parameters(np.array, initial)  # a copy: the caller may go on to write to the original
-            _check_shapes(initial, sizes)
+            initial = initial_replicas(sizes, settings.init, self.seeds)
         self.arithmetic = open_arithmetic(settings, backend)
         self.arithmetic.certify(sizes, settings.batch_size, data.scale)
         self.rows = to_device(data, backend, settings.dtype, self.arithmetic)
@@ -166,8 +180,13 @@ class Trainer:
         )
 
     def run_epoch(self, epoch: int) -> NDArray[np.float64]:
-        """Train on every batch of an epoch and return their losses, shape (n_steps,)."""
-        order = batch_order(self.data.n_samples, self.settings.batch_size, self.settings.seed, epoch)
+        """Train on every batch of an epoch and return their losses, shape (n_steps,) or (n_steps, replicas)."""
+        shape = self.data.n_samples, self.settings.batch_size
+        order = (
+            batch_order(*shape, self.settings.seed, epoch)
+            if self.replicas is None
+            else batch_orders(*shape, self.seeds, epoch)
+        )
         carry, (losses,) = self.backend.scan(
             self.step, (self.parameters, self.optimizer_state), (self.backend.asarray(order),), self.rows
         )
@@ -176,10 +195,17 @@ class Trainer:
 
     @property
     def model(self) -> Model:
-        """The network as it is now."""
+        """The network, or all networks side by side, as they are now."""
         data, arithmetic = self.data, self.arithmetic.for_inference()
         dtype = self.settings.dtype
         return Model(self.objective, self.parameters, data.scale, data.n_classes, self.backend, arithmetic, dtype)
+
+    def each(self) -> list[tuple[Model, PyTree]]:
+        """Return every network with the state of its optimiser."""
+        if self.replicas is None:
+            return [(self.model, self.optimizer_state)]
+        trees = unstack((self.parameters, self.optimizer_state), self.replicas, self.backend)
+        return [(replace(self.model, parameters=parameters), state) for parameters, state in trees]
 
 
 def train(
@@ -219,44 +245,61 @@ def train(
     TrainingDiverged
         If a loss is not finite.
     """
+    return (epoch for (epoch,) in train_each(settings, data, backend, initial=initial, start=start))
+
+
+def train_each(
+    settings: Settings,
+    data: Split,
+    backend: Backend,
+    *,
+    initial: Parameters | None = None,
+    start: Checkpoint | None = None,
+    replicas: int | None = None,
+) -> Iterator[tuple[Epoch, ...]]:
+    """Train as `train` does, or ``replicas`` networks at once, as `Trainer` does; yield one record of each per epoch.
+
+    A record's seconds are those from the epoch's beginning, for all networks together, until it was made.
+    """
     if not isinstance(data, Split):
         raise SettingsError(f"data is a {type(data).__name__}: give what its split() returns")
     _check_kind(data)
-    trainer = Trainer(settings, data.train, backend, initial)
+    trainer = Trainer(settings, data.train, backend, initial, replicas)
     test_rows = to_device(data.test, backend, settings.dtype, trainer.arithmetic.for_inference())
-    if start is None:
-        start = Checkpoint(-1, first_link(settings, data.train.digest(), data.test.digest()), {})
-    else:
+    if start is not None:
         trainer.restore(start)
-    return _epochs(trainer, test_rows, start)
+        return _epochs(trainer, test_rows, start.epoch + 1, [start.chain])
+    digests = data.train.digest(), data.test.digest()
+    chains = [first_link(replace(settings, seed=seed), *digests) for seed in trainer.seeds]
+    return _epochs(trainer, test_rows, 0, chains)
 
 
-def _epochs(trainer: Trainer, test_rows: DeviceData, start: Checkpoint) -> Iterator[Epoch]:
-    settings, chain = trainer.settings, start.chain
-    for epoch in range(start.epoch + 1, settings.epochs):
+def _epochs(trainer: Trainer, test_rows: DeviceData, first: int, chains: Sequence[str]) -> Iterator[tuple[Epoch, ...]]:
+    for epoch in range(first, trainer.settings.epochs):
         begin = time.perf_counter()
-        step_losses = trainer.run_epoch(epoch)
-        _check_finite(step_losses, epoch, settings)
-        model = trainer.model
-        evaluation = model.evaluate(test_rows)
-        if not math.isfinite(evaluation.loss):  # nothing else shows what the epoch's last step did
-            raise _diverged(f"epoch {epoch}, after the last step: the test loss", evaluation.loss, settings)
-        numbers = dict(zip(NUMBERS, (epoch, mean(step_losses), *evaluation), strict=True))
-        tensors = host_tensors(trainer.parameters, trainer.optimizer_state, trainer.backend)
-        for name, tensor in tensors.items():
-            if not (largest := float(np.max(np.abs(tensor)))) < LARGEST:
-                raise _diverged(f"epoch {epoch}, after the last step: the largest of {name}", largest, settings)
-        digests = link(chain, numbers, step_losses, tensors)
-        chain = digests.chain
-        seconds = time.perf_counter() - begin
-        yield Epoch(
-            **numbers,  # type: ignore[arg-type]
-            seconds=seconds,
-            step_losses=step_losses,
-            model=model,
-            optimizer_state=trainer.optimizer_state,
-            digests=digests,
-        )
+        # One contiguous row per network.
+        losses = np.atleast_2d(np.ascontiguousarray(trainer.run_epoch(epoch).T))
+        _check_finite(losses, epoch, trainer)
+        evaluations = trainer.model.evaluate_each(test_rows)
+        records = []
+        for i, (model, state) in enumerate(trainer.each()):
+            numbers = dict(zip(NUMBERS, (epoch, mean(losses[i]), *evaluations[i]), strict=True))
+            tensors = host_tensors(model.parameters, state, trainer.backend)
+            _check_end(evaluations[i].loss, tensors, epoch, trainer, i)
+            digests = link(chains[i], numbers, losses[i], tensors)
+            seconds = time.perf_counter() - begin
+            records.append(
+                Epoch(
+                    **numbers,  # type: ignore[arg-type]
+                    seconds=seconds,
+                    step_losses=losses[i],
+                    model=model,
+                    optimizer_state=state,
+                    digests=digests,
+                )
+            )
+        chains = [record.digests.chain for record in records]
+        yield tuple(records)
 
 
 def _check_columns(data: Dataset, rounded: Array, backend: Backend) -> None:
@@ -272,7 +315,7 @@ def _check_columns(data: Dataset, rounded: Array, backend: Backend) -> None:
             f"all is {largest:.3g}: rounded to the bits of exact arithmetic, {erased.size} such columns are constant; "
             "standardise the columns, clip what is far off, or use --arithmetic native",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -285,23 +328,35 @@ def _check_kind(data: Split) -> None:
             raise data_error(data.test.name, problem, "give two parts of one data set, as split() does")
 
 
-def _check_shapes(parameters: Parameters, sizes: tuple[int, ...]) -> None:
+def _check_shapes(parameters: Parameters, sizes: tuple[int, ...], leading: tuple[int, ...]) -> None:
     if len(parameters) != len(sizes) - 1:
         raise SettingsError(f"initial: {len(parameters)} layers, but the network has {len(sizes) - 1}")
     for i, (layer, shape) in enumerate(zip(parameters, pairwise(sizes), strict=True)):
-        for name, array, wanted in (("weight", layer.weight, shape), ("bias", layer.bias, shape[1:])):
-            if array.shape != wanted:
+        for name, array, alone in (("weight", layer.weight, shape), ("bias", layer.bias, shape[1:])):
+            if array.shape != (wanted := (*leading, *alone)):
                 raise SettingsError(f"initial: the {name} of layer {i} has the shape {array.shape}, not {wanted}")
 
 
-def _check_finite(step_losses: NDArray[np.float64], epoch: int, settings: Settings) -> None:
-    bad = np.flatnonzero(~np.isfinite(step_losses))
-    if bad.size:
-        raise _diverged(f"epoch {epoch}, step {bad[0]}: the loss", step_losses[bad[0]], settings)
+def _check_finite(losses: NDArray[np.float64], epoch: int, trainer: Trainer) -> None:
+    """Refuse batch losses, shape (n_networks, n_steps), of which one is not finite."""
+    for i, step in np.argwhere(~np.isfinite(losses))[:1]:
+        raise _diverged(f"epoch {epoch}, step {step}: the loss", losses[i, step], trainer, i)
 
 
-def _diverged(what: str, loss: float, settings: Settings) -> TrainingDiverged:
+def _check_end(test_loss: float, tensors: Mapping[str, NDArray[Any]], epoch: int, trainer: Trainer, i: int) -> None:
+    """Look at what the epoch's last step left, which no batch loss shows."""
+    where = f"epoch {epoch}, after the last step"
+    if not math.isfinite(test_loss):
+        raise _diverged(f"{where}: the test loss", test_loss, trainer, i)
+    for name, tensor in tensors.items():
+        if not (largest := float(np.max(np.abs(tensor)))) < LARGEST:
+            raise _diverged(f"{where}: the largest of {name}", largest, trainer, i)
+
+
+def _diverged(what: str, value: float, trainer: Trainer, i: int) -> TrainingDiverged:
+    """Return the error to raise for a value of the i-th network."""
+    who = "" if trainer.replicas is None else f"seed {trainer.seeds[i]}: "
     return TrainingDiverged(
-        f"{what} is {loss}; try a smaller --learning-rate (now {settings.learning_rate:g}), "
+        f"{who}{what} is {value}; try a smaller --learning-rate (now {trainer.settings.learning_rate:g}), "
         "or scale the features (and the numbers of a regression) to magnitudes near 1 (--scale)"
     )

@@ -40,6 +40,19 @@ def test_a_batch_is_gathered_scaled_and_encoded(backend: Backend) -> None:
     assert_array(targets, np.eye(3)[[1, 2]], backend, like=like, ulps=0)
 
 
+def test_the_rows_of_many_networks_are_gathered_at_once(backend: Backend) -> None:
+    numbers = native(backend, "float32")
+    rows = np.asarray([[2, 0], [1, 1], [0, 2]], np.int32)
+    like = backend.asarray(np.zeros(1), "float32")
+    data = to_device(Dataset("bytes", BYTES, LABELS, 3, 1 / 256), backend, "float32", numbers)
+    features, targets = gather(data, backend.asarray(rows), 1 / 256, 3, numbers)
+    assert_array(features, BYTES[rows] / 256, backend, like=like, ulps=0)
+    assert_array(targets, np.eye(3)[LABELS[rows]], backend, like=like, ulps=0)
+    data = to_device(Dataset("numbers", BYTES, BYTES[:, :2] / 4, None), backend, "float32", numbers)
+    _, targets = gather(data, backend.asarray(rows), 1.0, 2, numbers)
+    assert_array(targets, BYTES[rows][..., :2] / 4, backend, like=like, ulps=0)
+
+
 @pytest.mark.parametrize(
     ("value", "dtype", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,29 @@ def test_two_backends_have_to_be_named(names: str, capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit, match="2"):
         main(["compare", "--backends", names])
     assert f"{names!r} does not name two backends to compare" in capsys.readouterr().err
+
+
+def test_backends_are_held_against_the_spread_between_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["compare", "--backends", "numpy,jax", *QUICK, "--replicas", "3", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    *table, sentence = capsys.readouterr().out.splitlines()
+    assert len(table) == 3
+    assert re.fullmatch(
+        r"the largest difference between backends, \d\.\d\de-\d\d \(jax \(cpu\), epoch \d, step \d+\), is \d\S* times "
+        r"the spread between 3 seeds in that epoch, \S+ \(standard deviation of a batch's loss\): less than the "
+        r"seed alone changes",
+        sentence,
+    )
+    seeds = json.loads((tmp_path / "compare.json").read_text())["seeds"]
+    assert seeds["n"] == 3
+    assert len(seeds["standard_deviation"]) == 2 * 14
+
+
+@pytest.mark.parametrize("count", ["1", "0", "2.5", "two"])
+def test_a_number_of_seeds_that_has_no_spread_is_refused(count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["compare", "--backends", "numpy,numpy", "--replicas", count])
+    assert f"{count!r} is not a number of seeds such as 8, and at least 2" in capsys.readouterr().err
 
 
 def test_rows_of_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

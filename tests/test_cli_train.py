@@ -115,6 +115,55 @@ def test_a_preset_is_where_the_options_start_from(tmp_path: Path) -> None:
         assert settings_of(tmp_path / "run").to_dict() == {**PRESETS["lab"].to_dict(), **expected}
 
 
+def test_replicas_print_mean_and_deviation_and_leave_a_run_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(["train", *QUICK, "--replicas", "3", "--seed", "7", "--out", str(run)]) == 0
+    output = capsys.readouterr()
+    expected = []
+    for row in (json.loads(line) for line in (run / "curve.jsonl").read_text().splitlines()):
+        (loss, loss_sd, *_), (share, share_sd, *_) = row["loss"].values(), row["accuracy"].values()
+        numbers = (row["epoch"], loss, loss_sd, 100 * share, 100 * share_sd)
+        expected.append("#summary:% 4d %.4f ± %.4f %.2f%% ± %.2f%%" % numbers)
+    assert output.out.splitlines() == expected
+    assert len(expected) == 2
+    assert output.err.splitlines()[1:] == [
+        "mlp-xp: each line: epoch, mean loss of its batches, test accuracy; mean ± standard deviation of 3 seeds",
+        f"mlp-xp: recorded in {run}",
+    ]
+    assert [settings_of(run / f"seed-{seed}").seed for seed in (7, 8, 9)] == [7, 8, 9]
+    np.save(tmp_path / "rows.npy", np.ones((3, 64)))
+    assert main(["predict", str(run / "seed-8"), "--input", str(tmp_path / "rows.npy")]) == 0
+    assert main(["verify", str(run / "seed-8")]) == 0
+    capsys.readouterr()
+    assert main(["train", *QUICK, "--replicas", "3", "--out", str(run)]) == 2
+    assert "already holds a run; choose another --out" in capsys.readouterr().err
+    assert main(["predict", str(run), "--input", str(tmp_path / "rows.npy")]) == 2
+    assert f"{run} holds a run per seed; give one of them, such as {run / 'seed-7'}" in capsys.readouterr().err
+
+
+def test_replicas_need_not_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *QUICK, "--replicas", "2"]) == 0
+    assert re.fullmatch(r"(#summary:   \d \d\.\d{4} ± 0\.\d{4} \d+\.\d\d% ± \d+\.\d\d%\n){2}", capsys.readouterr().out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_seed_that_diverges_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--learning-rate", "1e6", "--replicas", "2", "--seed", "5"]) == 2
+    assert re.search(
+        r"^mlp-xp: error: seed [56]: epoch 0, step \d+: the loss is", capsys.readouterr().err, re.MULTILINE
+    )
+
+
+def test_more_replicas_than_the_memory_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--hidden", "4096", "--replicas", "999999999"]) == 2
+    assert re.search(r"^mlp-xp: error: the memory .*; give fewer --replicas, less data, ", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize(
     ("options", "kept"),
     [([], 0), (["--arithmetic", "exact"], 2), (["--checkpoint-every", "2"], 1), (["--checkpoint-every", "3"], 0)],
@@ -229,6 +278,10 @@ def test_what_cannot_be_is_said_in_one_line(
         ("--epochs", "few", "invalid int value: 'few'"),
         ("--checkpoint-every", "-1", "'-1' is not a number of epochs such as 1, or 0 for none"),
         ("--checkpoint-every", "few", "'few' is not a number of epochs such as 1, or 0 for none"),
+        ("--replicas", "1", "'1' is not a number of seeds such as 8, and at least 2"),
+        ("--replicas", "-4", "'-4' is not a number of seeds"),
+        ("--replicas", "2.5", "'2.5' is not a number of seeds"),
+        ("--replicas", "many", "'many' is not a number of seeds"),
     ],
 )
 def test_an_option_that_cannot_be_read_is_named(

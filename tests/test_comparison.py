@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from mlp_xp.backend import Backend, open_backend
-from mlp_xp.comparison import TOLERANCES, Comparison, Difference, Place, Training, compare
-from mlp_xp.datasets import Split, load
-from mlp_xp.errors import TrainingDiverged
+from mlp_xp.comparison import TOLERANCES, Comparison, Difference, Place, SeedSpread, Training, compare
+from mlp_xp.datasets import Dataset, Split, load
+from mlp_xp.errors import SettingsError, TrainingDiverged
+from mlp_xp.randomness import batch_order
 from mlp_xp.settings import Settings
+from mlp_xp.training import train
 
 SETTINGS = Settings(hidden_layer_sizes=(16,), epochs=2, batch_size=100)
 N_STEPS = 300
@@ -98,6 +100,74 @@ def test_json_holds_it() -> None:
     assert second["diverged"] is None
     assert second["seconds"] == 0.75
     assert second["step_losses"] == both.trainings[1].step_losses.tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "deviation", "sentence"),
+    [
+        (
+            {217: 0.03, 3: 0.01},
+            0.3,
+            "the largest difference between backends, 3.00e-02 (b (cpu), epoch 2, step 17), is 0.1 times the spread "
+            "between 4 seeds in that epoch, 3.00e-01 (standard deviation of a batch's loss): less than the seed alone "
+            "changes",
+        ),
+        ({217: 0.33}, 0.3, "3.30e-01 .* is 1.1 times the spread .*: as much as the seed alone changes"),
+        ({217: 0.9}, 0.3, "9.00e-01 .* is 3 times the spread .*: more than the seed alone changes"),
+        ({217: 0.9}, 0.0, "9.00e-01 .* is beyond the spread .* 0.00e\\+00 .*: more than the seed alone changes"),
+        ({}, 0.3, "the backends' curves do not differ; the spread between 4 seeds in epoch 0 is 1.00e\\+00"),
+    ],
+)
+def test_a_difference_is_held_against_the_spread_between_seeds(
+    change: dict[int, float], deviation: float, sentence: str
+) -> None:
+    """That of the same epoch: the other ones' is 1."""
+    deviations = np.ones(N_STEPS)
+    deviations[200:] = deviation
+    both = replace(comparison("float32", change), seeds=SeedSpread(4, deviations))
+    found = both.beside_seeds()
+    assert found == sentence or re.search(sentence, found)
+    assert both.to_dict()["seeds"] == {"n": 4, "standard_deviation": deviations.tolist()}
+
+
+def test_the_spread_of_an_epoch_is_the_root_of_its_mean_square() -> None:
+    seeds = SeedSpread(2, np.asarray([9.0, 9.0, 1.0, 7.0]))
+    assert seeds.of_epoch(1, 2) == 5.0
+
+
+def test_without_seeds_or_without_another_curve_there_is_nothing_to_hold_against_them() -> None:
+    both = comparison("float32", {})
+    assert "seeds" not in both.to_dict()
+    with pytest.raises(SettingsError, match="compare with replicas=N"):
+        both.beside_seeds()
+    first, second = both.trainings
+    none = [first, replace(second, step_losses=np.empty(0), curve=[], diverged="epoch 0, step 0: the loss is nan")]
+    alone = replace(both, trainings=none, seeds=SeedSpread(2, np.ones(N_STEPS)))
+    assert alone.beside_seeds().startswith("no other backend finished an epoch")
+
+
+def test_the_seeds_are_those_of_the_reference(backend: Backend, numpy_backend: Backend, digits: Split) -> None:
+    told: list[Backend] = []
+    result = compare(SETTINGS, digits, [backend, numpy_backend], lambda which, _: told.append(which), replicas=3)
+    assert told == [backend] * 4 + [numpy_backend] * 2
+    curves = [
+        np.concatenate([epoch.step_losses for epoch in train(replace(SETTINGS, seed=seed), digits, backend)])
+        for seed in range(3)
+    ]
+    assert result.seeds is not None
+    assert result.seeds.n == 3
+    np.testing.assert_allclose(result.seeds.standard_deviation, np.std(curves, axis=0, ddof=1), atol=1e-5)
+
+
+def test_a_seed_that_diverges_is_named_with_the_backend(numpy_backend: Backend) -> None:
+    """One of three rows is beyond bounds; it is left out of the reference's only batch, and not of the next seed's."""
+    targets = np.asarray([[0.0], [1e30], [0.0]])
+    line = Dataset("line", np.ones((3, 1)), targets, None)
+    without = [1 not in batch_order(3, 2, seed, 0) for seed in range(50)]
+    seed = next(i for i in range(50) if without[i : i + 2] == [True, False])
+    settings = Settings((), loss="squared_error", batch_size=2, epochs=1, seed=seed)
+    with pytest.raises(TrainingDiverged, match=rf"^numpy: seed {seed + 1}: epoch 0, step 0: the loss is inf"):
+        compare(settings, Split(line, line.take(np.asarray([0]))), [numpy_backend, numpy_backend], replicas=2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlp_xp.backend import Backend
-from mlp_xp.initializers import INITIALIZERS, initial_parameters
+from mlp_xp.initializers import INITIALIZERS, initial_parameters, initial_replicas
 
 SIZES = (784, 256, 10)
 # Standard deviation of a uniform distribution: its bound / √3.
@@ -47,3 +47,11 @@ def test_every_precision_starts_from_the_same_numbers(backend: Backend, init: st
 def test_seeds_differ() -> None:
     first, second = (initial_parameters((3, 2), "pytorch", seed)[0].weight for seed in (0, 1))
     assert not np.any(first == second)
+
+
+def test_a_replica_starts_where_its_seed_does() -> None:
+    together = initial_replicas((3, 5, 2), "glorot", range(4, 7))
+    for i, seed in enumerate(range(4, 7)):
+        for layers, alone in zip(together, initial_parameters((3, 5, 2), "glorot", seed), strict=True):
+            for all_of_them, one in zip(layers, alone, strict=True):
+                np.testing.assert_array_equal(all_of_them[i], one, strict=True)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from mlp_xp.comparison import Comparison, Training
-from mlp_xp.plots import MOST_POINTS, plot_comparison, plot_run, png
+from mlp_xp.comparison import Comparison, SeedSpread, Training
+from mlp_xp.plots import MOST_POINTS, plot_comparison, plot_replicas, plot_run, png
 from mlp_xp.settings import Settings
 
 
@@ -50,6 +50,56 @@ def test_a_run_shows_losses_and_accuracy(n_epochs: int) -> None:
     np.testing.assert_array_equal(accuracy.get_lines()[0].get_ydata(), [75.0] * n_epochs)
     assert [text.get_text() for text in accuracy.texts] == ["75.00 %"]
     assert png(figure).startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def spread(mean: float) -> dict[str, float]:
+    return {"mean": mean, "standard_deviation": 0.1 * mean, "least": 0.8 * mean, "most": 1.3 * mean}
+
+
+def replicated_rows(n: int, accuracy: float | None) -> list[dict[str, Any]]:
+    spreads: list[dict[str, Any]] = [
+        {name: spread(row[name]) for name in ("loss", "test_loss")} for row in rows(n, accuracy)
+    ]
+    return [row | {"accuracy": None if accuracy is None else spread(accuracy)} for row in spreads]
+
+
+@pytest.mark.parametrize("accuracy", [0.75, None])
+@pytest.mark.parametrize("n_steps", [5, 50, 2000])
+def test_replicas_show_means_with_bands(n_steps: int, accuracy: float | None) -> None:
+    losses = np.linspace(2.0, 0.1, n_steps)[:, None] * [0.9, 1.1, 1.0]
+    figure = plot_replicas(losses, replicated_rows(5, accuracy), "digits on numpy, 3 seeds")
+    panel = figure.axes[0]
+    width = -(-n_steps // MOST_POINTS)
+    assert labels(panel) == ["each batch" if width == 1 else "mean of 7 batches", "epoch's mean", "test"]
+    batches, means, tests = panel.get_lines()
+    heights = np.asarray(batches.get_ydata())
+    assert heights.size == -(-n_steps // width) <= MOST_POINTS
+    assert heights[0] == pytest.approx(losses[:width].mean())
+    assert np.asarray(means.get_ydata())[0] == 2.0
+    np.testing.assert_array_equal(means.get_xdata(), np.arange(5) + 0.5)
+    np.testing.assert_array_equal(tests.get_xdata(), np.arange(5) + 1)
+    of_all, of_deviation = (band.get_paths()[0].get_extents() for band in panel.collections[4:6])  # the test's
+    np.testing.assert_allclose([of_all.y0, of_all.y1], [0.8 * 2.1 / 5, 1.3 * 2.1])
+    np.testing.assert_allclose([of_deviation.y0, of_deviation.y1], [0.9 * 2.1 / 5, 1.1 * 2.1])
+    assert len(figure.axes) == (1 if accuracy is None else 2)
+    if accuracy is not None:
+        assert [text.get_text() for text in figure.axes[1].texts] == ["75.00 %\n± 7.50 %"]
+    assert png(figure)
+
+
+def test_replicas_without_a_loss_can_be_drawn() -> None:
+    assert png(plot_replicas(np.zeros((10, 2)), [dict.fromkeys(("loss", "test_loss", "accuracy"), spread(0.0))], "0"))
+
+
+@pytest.mark.parametrize(("shift", "deviation"), [(1e-5, 0.5), (0.0, 0.5), (0.0, 0.0)])
+def test_a_comparison_shows_the_spread_between_seeds(shift: float, deviation: float) -> None:
+    both = replace(comparison(700, 0.0, shift), seeds=SeedSpread(4, np.full(700, deviation)))
+    below = (figure := plot_comparison(both)).axes[1]
+    assert labels(below)[1:] == ["tolerance", "standard deviation between 4 seeds"]
+    heights = np.asarray(below.get_lines()[-1].get_ydata())
+    np.testing.assert_allclose(heights, np.full(-(-700 // 3), deviation))
+    assert below.get_yscale() == "log"
+    assert png(figure)
 
 
 def test_a_regression_has_no_accuracy_to_show() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlp_xp.randomness import Stream, batch_order, uniform
+from mlp_xp.randomness import Stream, batch_order, batch_orders, uniform
 
 
 def test_the_numbers_are_fixed_for_all_time() -> None:
@@ -47,6 +47,12 @@ def test_a_batch_order_is_a_permutation_without_the_partial_batch(n: int, size: 
     assert order.shape == (n // size, size)
     assert len(set(order.ravel().tolist())) == order.size
     assert set(order.ravel().tolist()) <= set(range(n))
+
+
+def test_the_orders_of_several_seeds_are_those_of_each() -> None:
+    together = batch_orders(100, 30, range(5, 9), 2)
+    assert together.dtype == np.int32
+    np.testing.assert_array_equal(together, np.stack([batch_order(100, 30, s, 2) for s in range(5, 9)], axis=1))
 
 
 def test_every_epoch_is_shuffled_anew_and_can_be_had_alone() -> None:

@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except MemoryError as error:
         reason = f" ({error})" if str(error) else ""
-        remedy = "give less data, a smaller network (--hidden) or smaller batches (--batch-size)"
+        fewer = "fewer --replicas, " if getattr(options, "replicas", None) else ""
+        remedy = f"give {fewer}less data, a smaller network (--hidden) or smaller batches (--batch-size)"
         print(f"mlp-xp: error: the memory does not suffice{reason}; {remedy}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

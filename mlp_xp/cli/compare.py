@@ -17,12 +17,14 @@ from mlp_xp.cli.options import (
     make_settings,
     make_source,
     path,
+    replicas,
 )
 from mlp_xp.cli.progress import note
 from mlp_xp.cli.table import format_table
 from mlp_xp.comparison import Comparison, Difference, Training, compare
 from mlp_xp.errors import BackendUnavailable
 from mlp_xp.files import make_folder, write_atomically, writing
+from mlp_xp.replicas import ReplicatedEpoch
 from mlp_xp.training import Epoch
 
 
@@ -36,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='the first is the reference; a name may have a device: "torch:cpu,torch:cuda"',
     )
     parser.add_argument("--available", action="store_true", help="leave out backends that cannot be opened here")
+    parser.add_argument(
+        "--replicas",
+        type=replicas,
+        metavar="N",
+        help="also train N seeds, from --seed on, on the reference, and say whether the backends differ by more",
+    )
     parser.add_argument("--out", type=path, metavar="DIR", help="folder for compare.json and compare.png")
     add_data_arguments(parser)
     add_settings_arguments(parser)
@@ -50,15 +58,17 @@ def run(options: argparse.Namespace) -> int:
             make_folder(options.out)
     data = load_split(make_source(options))
     note(describe(data))
-    total = settings.epochs * len(backends)
+    total = settings.epochs * (len(backends) + (options.replicas is not None))
     with tqdm(total=total, desc=backends[0].name, unit="epoch", disable=None, leave=False) as bar:
 
-        def on_epoch(backend: Backend, _: Epoch) -> None:
+        def on_epoch(backend: Backend, _: Epoch | ReplicatedEpoch) -> None:
             bar.set_description(backend.name, refresh=False)
             bar.update()
 
-        comparison = compare(settings, data, backends, on_epoch)
+        comparison = compare(settings, data, backends, on_epoch, options.replicas)
     print(_table(comparison))
+    if comparison.seeds is not None:
+        print(comparison.beside_seeds())
     if options.out is not None:
         _write(options.out, comparison)
         note(f"compare.json and compare.png are in {options.out}")

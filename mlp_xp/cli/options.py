@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import warnings
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from mlp_xp.cli.progress import note
 from mlp_xp.datasets import Split
 from mlp_xp.datasets.source import DataSource
+from mlp_xp.replicas import FEWEST
 from mlp_xp.settings import CHOICES, PRESETS, Settings
 
 
@@ -140,6 +142,13 @@ def path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("an empty name; give one, or leave the option out")
     return Path(text)
+
+
+def replicas(text: str) -> int:
+    """Return a number of seeds that have a spread."""
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) < FEWEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seeds such as 8, and at least {FEWEST}")
+    return int(text)
 
 
 def _sizes(text: str) -> tuple[int, ...]:
