@@ -22,8 +22,8 @@ Call: TypeAlias = Callable[[], Any]
 
 ALIGNMENT = 64
 """Bytes: a cache line, and a register of AVX-512."""
-SHORT = 64
-"""Numbers of a row, at most, whose largest is found faster by going through all rows at once, column by column."""
+SHORT, LARGE = 64, 512
+"""Numbers of a row, and of all rows, below and above which the largest of every row is found faster by columns."""
 
 
 class Program:
@@ -226,10 +226,10 @@ def _make_call(operation: Operation, array: Callable[[Any], Any]) -> Call:
         axis, keepdims = options.get("axis", 0), options.get("keepdims", False)
         if options.keys() - {"axis", "keepdims"} or len(arguments) != 1:
             return partial(function, *arguments, out=result, **options)
-        if ufunc in (np.maximum, np.minimum) and arguments[0].ndim == 2 and axis in (-1, 1) and result.size > SHORT:
-            columns = np.empty(arguments[0].shape[::-1], result.dtype)
-            if len(columns) <= SHORT:
-                return partial(_reduce_columns, ufunc, arguments[0].T, columns, np.reshape(result, (-1,)))
+        if _is_faster_by_columns(ufunc, arguments[0], axis):
+            moved = np.moveaxis(arguments[0], axis, 0)
+            columns = np.empty(moved.shape, moved.dtype)
+            return partial(_reduce_columns, ufunc, moved, columns, np.reshape(result, moved.shape[1:]))
         return partial(function, arguments[0], axis, None, result, keepdims)
     if function is cast:
         return partial(result.__setitem__, ..., arguments[0])
@@ -237,6 +237,18 @@ def _make_call(operation: Operation, array: Callable[[Any], Any]) -> Call:
         # Without a look at the indices, as in a library that compiles: whoever gives them has looked.
         return partial(arguments[0].take, arguments[1], options.get("axis"), result, "clip")
     return partial(_assign, result, function, arguments, options)
+
+
+def _is_faster_by_columns(ufunc: np.ufunc, x: np.ndarray[Any, Any], axis: Any) -> bool:
+    """Whether it pays to reduce all rows at once, column by column, where NumPy goes along many short rows.
+
+    A sum must not change by it: NumPy adds up fewer than eight neighbours one after another, more in another order.
+    """
+    if not isinstance(axis, int) or x.ndim < 2 or x.size < LARGE:
+        return False
+    along_rows = axis in (-1, x.ndim - 1)
+    shortest = SHORT if along_rows and ufunc in (np.maximum, np.minimum) else 8
+    return x.shape[-1] < shortest and (along_rows or axis in (-2, x.ndim - 2))
 
 
 def _reduce_columns(

@@ -165,6 +165,7 @@ class Trainer:
         self.parameters = map_parameters(lambda array: round_state(backend.asarray(array, settings.dtype)), initial)
         optimizer = settings.make_optimizer()
         self.optimizer_state = optimizer.init(self.parameters, self.arithmetic)
+        self._drawn: tuple[int, NDArray[np.int32] | None] = -1, None
         self.step = TrainingStep(self.objective, optimizer, data.scale, self.arithmetic)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -181,17 +182,23 @@ class Trainer:
 
     def run_epoch(self, epoch: int) -> NDArray[np.float64]:
         """Train on every batch of an epoch and return their losses, shape (n_steps,) or (n_steps, replicas)."""
-        shape = self.data.n_samples, self.settings.batch_size
-        order = (
-            batch_order(*shape, self.settings.seed, epoch)
-            if self.replicas is None
-            else batch_orders(*shape, self.seeds, epoch)
-        )
+        drawn, order = self._drawn
+        if drawn != epoch or order is None:
+            order = self._draw(epoch)
         carry, (losses,) = self.backend.scan(
             self.step, (self.parameters, self.optimizer_state), (self.backend.asarray(order),), self.rows
         )
         self.parameters, self.optimizer_state = carry
+        if epoch + 1 < self.settings.epochs:  # while the device is at work, if it works by itself
+            self._drawn = epoch + 1, self._draw(epoch + 1)
         return self.backend.to_host(losses).astype(np.float64)
+
+    def _draw(self, epoch: int) -> NDArray[np.int32]:
+        """Return the row numbers of every batch, shape (n_steps, batch_size) or (n_steps, replicas, batch_size)."""
+        shape = self.data.n_samples, self.settings.batch_size
+        if self.replicas is None:
+            return batch_order(*shape, self.settings.seed, epoch)
+        return batch_orders(*shape, self.seeds, epoch)
 
     @property
     def model(self) -> Model:

@@ -272,3 +272,24 @@ def test_threads_do_not_write_to_one_memory() -> None:
         assert len(results[i]) == 20
         for result in results[i]:
             assert_same(result, expected[i])
+
+
+@given(
+    st.sampled_from([xp.sum, xp.max, xp.min]),
+    st.sampled_from([-1, -2, 0, 1]),
+    st.lists(st.integers(1, 40), min_size=2, max_size=3),
+    st.booleans(),
+    st.sampled_from([np.float32, np.float64]),
+)
+def test_whatever_is_reduced_has_the_same_bits(
+    reduce: Any, axis: int, shape: list[int], keep: bool, dtype: Any
+) -> None:
+    def step(carry: Any, x: Any, _: Any) -> Any:
+        return carry, (reduce(x[0], axis=axis, keepdims=keep),)
+
+    values = np.random.default_rng(0).normal(size=(3, *shape)).astype(dtype)
+    values[0] = -0.0
+    xs, carry = (values,), np.zeros(1)
+    assert leaves(Program(step, carry, xs, ()).run(carry, xs))[1].tobytes() == (
+        leaves(PlainBackend().scan(step, carry, xs))[1].tobytes()
+    )
