@@ -46,6 +46,20 @@ def uniform(shape: tuple[int, ...], bound: float, seed: int, stream: Stream, ind
     return (np.trunc(signed * (bound / grid)) * grid).reshape(shape)
 
 
+def stable_argsort(words: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """Return what ``np.argsort(words, kind="stable")`` does; random words take a third of its time.
+
+    NumPy sorts 16-bit numbers by counting them, so the leading digits are sorted one after another, the first one last.
+    Only where they leave two words in the wrong order must all bits be looked at.
+    """
+    order = np.arange(words.size)
+    for shift in (32, 48) if words.size < 1 << 16 else (16, 32, 48):
+        digits = (words >> np.uint64(shift)).astype(np.uint16)
+        order = order[np.argsort(digits[order], kind="stable")]
+    ordered = words[order]
+    return np.argsort(words, kind="stable") if np.any(ordered[1:] < ordered[:-1]) else order
+
+
 def batch_order(n_samples: int, batch_size: int, seed: int, epoch: int) -> NDArray[np.int32]:
     """Return the row numbers of every batch of an epoch.
 
@@ -54,7 +68,7 @@ def batch_order(n_samples: int, batch_size: int, seed: int, epoch: int) -> NDArr
     ndarray of int32, shape (n_samples // batch_size, batch_size)
         A random permutation, cut into batches; the rows of a last, partial batch are left out.
     """
-    order = np.argsort(_words(n_samples, seed, Stream.BATCH_ORDER, epoch), kind="stable").astype(np.int32)
+    order = stable_argsort(_words(n_samples, seed, Stream.BATCH_ORDER, epoch)).astype(np.int32)
     n_batches = n_samples // batch_size
     return order[: n_batches * batch_size].reshape(n_batches, batch_size)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlp_xp.randomness import Stream, batch_order, batch_orders, uniform
+from mlp_xp.randomness import Stream, batch_order, batch_orders, uniform, stable_argsort
 
 
 def test_the_numbers_are_fixed_for_all_time() -> None:
@@ -59,3 +59,16 @@ def test_every_epoch_is_shuffled_anew_and_can_be_had_alone() -> None:
     first, second = batch_order(1000, 10, 0, 0), batch_order(1000, 10, 0, 1)
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(second, batch_order(1000, 10, 0, 1))
+
+
+@pytest.mark.parametrize("size", [0, 1, 40_000, 70_000])
+def test_random_words_are_sorted_as_a_stable_sort_does(size: int) -> None:
+    words = np.asarray(np.random.PCG64(0).random_raw(size), dtype=np.uint64)
+    np.testing.assert_array_equal(stable_argsort(words), np.argsort(words, kind="stable"))
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=50), st.integers(0, 63))
+def test_any_words_are_sorted_as_a_stable_sort_does(words: list[int], shift: int) -> None:
+    """Also those that differ in their last bits alone, or not at all."""
+    array = np.asarray(words, dtype=np.uint64) >> np.uint64(shift)
+    np.testing.assert_array_equal(stable_argsort(array), np.argsort(array, kind="stable"))
