@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlp_xp.randomness import Stream, batch_order, batch_orders, uniform, stable_argsort
+from mlp_xp.randomness import Stream, batch_order, batch_orders, stable_argsort, uniform
 
 
 def test_the_numbers_are_fixed_for_all_time() -> None:
