@@ -20,8 +20,10 @@ from mlp_xp.objective import Objective
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-CHUNK_ROWS = 4096
-"""Most rows that are pushed through the network at once when nothing is learnt; of N networks, the Nth part."""
+CHUNK_ROWS = 1024
+"""Most rows that are pushed through the network at once when nothing is learnt; of N networks, the Nth part.
+
+So many that their products run at full speed, so few that what lies between them stays in a processor's cache."""
 
 
 class Prediction(NamedTuple):
