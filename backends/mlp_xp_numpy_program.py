@@ -219,13 +219,16 @@ def _make_call(operation: Operation, array: Callable[[Any], Any]) -> Call:
                 arguments[i] = np.asarray(x, *types)  # what NumPy would make of it every time
     # By position where that can be done: NumPy takes a third less time to look at its arguments.
     if isinstance(function, np.ufunc):
-        if options or function in (np.maximum, np.minimum):  # which do not take it so any longer
-            return partial(function, *arguments, out=result, **options)
-        return partial(function, *arguments, result)
+        if function is np.matmul and not options and _is_plain_product(*arguments, result):
+            return partial(arguments[0].dot, arguments[1], result)  # the same call of BLAS, sooner
+        return _make_ufunc_call(function, arguments, result, options)
     if isinstance(ufunc := getattr(function, "__self__", None), np.ufunc):
         axis, keepdims = options.get("axis", 0), options.get("keepdims", False)
         if options.keys() - {"axis", "keepdims"} or len(arguments) != 1:
             return partial(function, *arguments, out=result, **options)
+        if arguments[0].ndim > 1 and arguments[0].shape[-1] == 2 and axis in (-1, arguments[0].ndim - 1):
+            two = np.moveaxis(arguments[0], -1, 0)  # no reduction is needed to put two columns together
+            return _make_ufunc_call(ufunc, list(two), np.reshape(result, two.shape[1:]), {})
         if _is_faster_by_columns(ufunc, arguments[0], axis):
             moved = np.moveaxis(arguments[0], axis, 0)
             columns = np.empty(moved.shape, moved.dtype)
@@ -237,6 +240,23 @@ def _make_call(operation: Operation, array: Callable[[Any], Any]) -> Call:
         # Without a look at the indices, as in a library that compiles: whoever gives them has looked.
         return partial(arguments[0].take, arguments[1], options.get("axis"), result, "clip")
     return partial(_assign, result, function, arguments, options)
+
+
+def _make_ufunc_call(function: np.ufunc, arguments: list[Any], result: np.ndarray[Any, Any], options: Any) -> Call:
+    if options or function in (np.maximum, np.minimum):  # which do not take the result by position any longer
+        return partial(function, *arguments, out=result, **options)
+    return partial(function, *arguments, result)
+
+
+def _is_plain_product(*arrays: np.ndarray[Any, Any]) -> bool:
+    """Whether x, y and their product are matrices, and no row or column, as BLAS takes them: nothing is copied."""
+    result = arrays[-1]
+    return (
+        result.dtype.kind == "f"
+        and result.flags.c_contiguous
+        and all(x.dtype == result.dtype and x.ndim == 2 and min(x.shape) > 1 for x in arrays)
+        and all(x.flags.c_contiguous or x.flags.f_contiguous for x in arrays)
+    )
 
 
 def _is_faster_by_columns(ufunc: np.ufunc, x: np.ndarray[Any, Any], axis: Any) -> bool:

@@ -293,3 +293,32 @@ def test_whatever_is_reduced_has_the_same_bits(
     assert leaves(Program(step, carry, xs, ()).run(carry, xs))[1].tobytes() == (
         leaves(PlainBackend().scan(step, carry, xs))[1].tobytes()
     )
+
+
+LAYOUTS: dict[str, Callable[[Any], Any]] = {
+    "as it is": lambda x: x,
+    "transposed": lambda x: xp.matrix_transpose(xp.reshape(x, x.shape[::-1])),
+    "every second column": lambda x: x[:, ::2],
+}
+
+
+@given(
+    st.lists(st.integers(1, 30), min_size=3, max_size=3),
+    st.sampled_from(sorted(LAYOUTS)),
+    st.sampled_from(sorted(LAYOUTS)),
+    st.sampled_from([np.float32, np.float64, np.int64]),
+)
+def test_whatever_is_multiplied_has_the_same_bits(sizes: list[int], left: str, right: str, dtype: Any) -> None:
+    def step(carry: Any, x: Any, _: Any) -> Any:
+        return carry, (xp.matmul(LAYOUTS[left](x[0]), LAYOUTS[right](x[1])),)
+
+    m, k, n = sizes
+    rng = np.random.default_rng(0)
+    widths = {name: 2 if name == "every second column" else 1 for name in LAYOUTS}
+    xs = tuple(
+        (rng.normal(size=(3, *shape)) * 9).astype(dtype) for shape in ((m, k * widths[left]), (k, n * widths[right]))
+    )
+    carry = np.zeros(1)
+    assert leaves(Program(step, carry, xs, ()).run(carry, xs))[1].tobytes() == (
+        leaves(PlainBackend().scan(step, carry, xs))[1].tobytes()
+    )
