@@ -221,31 +221,28 @@ def _make_call(operation: Operation, array: Callable[[Any], Any]) -> Call:
     if isinstance(function, np.ufunc):
         if function is np.matmul and not options and _is_plain_product(*arguments, result):
             return partial(arguments[0].dot, arguments[1], result)  # the same call of BLAS, sooner
-        return _make_ufunc_call(function, arguments, result, options)
+        if options or function in (np.maximum, np.minimum):  # which do not take it so any longer
+            return partial(function, *arguments, out=result, **options)
+        return partial(function, *arguments, result)
     if isinstance(ufunc := getattr(function, "__self__", None), np.ufunc):
         axis, keepdims = options.get("axis", 0), options.get("keepdims", False)
         if options.keys() - {"axis", "keepdims"} or len(arguments) != 1:
             return partial(function, *arguments, out=result, **options)
-        if arguments[0].ndim > 1 and arguments[0].shape[-1] == 2 and axis in (-1, arguments[0].ndim - 1):
-            two = np.moveaxis(arguments[0], -1, 0)  # no reduction is needed to put two columns together
-            return _make_ufunc_call(ufunc, list(two), np.reshape(result, two.shape[1:]), {})
-        if _is_faster_by_columns(ufunc, arguments[0], axis):
-            moved = np.moveaxis(arguments[0], axis, 0)
+        x = arguments[0]
+        if ufunc in (np.maximum, np.minimum) and x.ndim > 1 and x.shape[-1] == 2 and axis in (-1, x.ndim - 1):
+            # The larger of two columns needs no reduction. (A sum of two does not begin with zero, and may be -0.0.)
+            return partial(ufunc, x[..., 0], x[..., 1], out=np.reshape(result, x.shape[:-1]))
+        if _is_faster_by_columns(ufunc, x, axis):
+            moved = np.moveaxis(x, axis, 0)
             columns = np.empty(moved.shape, moved.dtype)
             return partial(_reduce_columns, ufunc, moved, columns, np.reshape(result, moved.shape[1:]))
-        return partial(function, arguments[0], axis, None, result, keepdims)
+        return partial(function, x, axis, None, result, keepdims)
     if function is cast:
         return partial(result.__setitem__, ..., arguments[0])
     if function is np.take and isinstance(arguments[0], np.ndarray):
         # Without a look at the indices, as in a library that compiles: whoever gives them has looked.
         return partial(arguments[0].take, arguments[1], options.get("axis"), result, "clip")
     return partial(_assign, result, function, arguments, options)
-
-
-def _make_ufunc_call(function: np.ufunc, arguments: list[Any], result: np.ndarray[Any, Any], options: Any) -> Call:
-    if options or function in (np.maximum, np.minimum):  # which do not take the result by position any longer
-        return partial(function, *arguments, out=result, **options)
-    return partial(function, *arguments, result)
 
 
 def _is_plain_product(*arrays: np.ndarray[Any, Any]) -> bool:
