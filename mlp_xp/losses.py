@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from mlp_xp.activations import sigmoid
+from mlp_xp.activations import sigmoid, softplus
 from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.array_types import Array
 
@@ -53,11 +53,9 @@ def binary_cross_entropy(logits: Array, arithmetic: Arithmetic) -> tuple[Array, 
 
     Shapes as in `softmax_cross_entropy`; targets lie in [0, 1], independently for every output.
     """
-    xp = arithmetic.xp
 
     def losses(targets: Array) -> Array:
-        softplus = xp.maximum(logits, 0.0) + arithmetic.log(1.0 + arithmetic.exp(-xp.abs(logits)))
-        return arithmetic.sum(softplus - arithmetic.multiply(targets, logits), axis=-1)
+        return arithmetic.sum(softplus(logits, arithmetic) - arithmetic.multiply(targets, logits), axis=-1)
 
     return sigmoid(logits, arithmetic), losses
 

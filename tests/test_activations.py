@@ -17,15 +17,40 @@ def sigmoid(z: float) -> float:
     return 1.0 / (1.0 + math.exp(-z)) if z > -700 else 0.0
 
 
+def softplus(z: float) -> float:
+    return max(z, 0.0) + math.log1p(math.exp(-abs(z)))
+
+
+def gelu(z: float) -> float:
+    return z / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
+
+
+def gelu_slope(z: float) -> float:
+    if abs(z) > 9:
+        return float(z > 0)
+    u, du = math.sqrt(2 / math.pi) * (z + 0.044715 * z**3), math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * z**2)
+    return (1 + math.tanh(u)) / 2 + z / 2 * du / math.cosh(u) ** 2
+
+
 VALUES: dict[str, Callable[[float], float]] = {
     "identity": lambda z: z,
     "relu": lambda z: max(z, 0.0),
+    "leaky_relu": lambda z: z if z > 0 else z / 100,
+    "elu": lambda z: z if z > 0 else math.expm1(z),
+    "gelu": gelu,
+    "silu": lambda z: z * sigmoid(z),
+    "softplus": softplus,
     "sigmoid": sigmoid,
     "tanh": math.tanh,
 }
 DERIVATIVES: dict[str, Callable[[float], float]] = {
     "identity": lambda z: 1.0,
     "relu": lambda z: float(z > 0),
+    "leaky_relu": lambda z: 1.0 if z > 0 else 0.01,
+    "elu": lambda z: 1.0 if z > 0 else math.exp(z),
+    "gelu": gelu_slope,
+    "silu": lambda z: sigmoid(z) * (1 + z * sigmoid(-z)),
+    "softplus": sigmoid,
     "sigmoid": lambda z: sigmoid(z) * (1 - sigmoid(z)),
     "tanh": lambda z: 1 - math.tanh(z) ** 2,
 }

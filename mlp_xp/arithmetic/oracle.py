@@ -23,6 +23,7 @@ Layers: TypeAlias = list[tuple[Matrix, Vector]]
 """Of every layer the weight, a row per input, and the bias; or anything of these shapes."""
 
 FINEST = Fraction(1, 2**200)
+LEAK, GELU_SLOPE, GELU_CUBIC = Fraction(0.01), 0.7978845608028654, 0.044715
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------
@@ -138,6 +139,44 @@ def sigmoid(z: Fraction) -> Fraction:
     return nearest((1 if z >= 0 else decay) / nearest(1 + decay))
 
 
+def softplus(z: Fraction) -> Fraction:
+    """Return about log(1 + exp(z))."""
+    return nearest(max(z, Fraction(0)) + log(nearest(1 + exp(-abs(z)))))
+
+
+def elu(z: Fraction) -> Fraction:
+    """Return z or, below 0, about exp(z) - 1."""
+    half = tanh(min(z, Fraction(0)) / 2)
+    return nearest(max(z, Fraction(0)) + nearest(2 * half / nearest(1 - half)))
+
+
+def gelu_tanh(z: Fraction) -> Fraction:
+    """Return the hyperbolic tangent that is in `gelu`."""
+    cubic = nearest(Fraction(GELU_CUBIC) * nearest(z * nearest(z * z)))
+    return tanh(nearest(Fraction(GELU_SLOPE) * nearest(z + cubic)))
+
+
+def gelu(z: Fraction) -> Fraction:
+    """Return about z/2 (1 + tanh(√(2/π) (z + 0.044715 z³)))."""
+    near = min(max(z, Fraction(-10)), Fraction(10))
+    return nearest(z / 2 * nearest(1 + gelu_tanh(near)))
+
+
+def gelu_derivative(z: Fraction) -> Fraction:
+    """Return the derivative of `gelu`."""
+    z = min(max(z, Fraction(-10)), Fraction(10))
+    t = gelu_tanh(z)
+    inner = nearest(Fraction(GELU_SLOPE) * nearest(1 + nearest(Fraction(3.0 * GELU_CUBIC) * nearest(z * z))))
+    slope = nearest(z / 2 * nearest(nearest(nearest(1 - t) * nearest(1 + t)) * inner))
+    return nearest(nearest(1 + t) / 2 + slope)
+
+
+def silu_derivative(z: Fraction, y: Fraction) -> Fraction:
+    """Return the derivative of z sigmoid(z), given both."""
+    s = sigmoid(z)
+    return nearest(s + nearest(y * nearest(1 - s)))
+
+
 def polynomial(x: Fraction, coefficients: Sequence[float]) -> Fraction:
     """Evaluate a polynomial by Horner's rule, the highest power first; every product and sum rounds."""
     value = Fraction(coefficients[0])
@@ -148,13 +187,18 @@ def polynomial(x: Fraction, coefficients: Sequence[float]) -> Fraction:
 
 # --- the network -----------------------------------------------------------------------------------------------
 
-ACTIVATIONS: dict[str, tuple[Callable[[Fraction], Fraction], Callable[[Fraction, Fraction], Fraction]]] = {
-    "identity": (lambda z: z, lambda g, _: g),
-    "relu": (lambda z: max(z, Fraction(0)), lambda g, y: g if y > 0 else Fraction(0)),
-    "sigmoid": (sigmoid, lambda g, y: nearest(g * nearest(y * nearest(1 - y)))),
-    "tanh": (tanh, lambda g, y: nearest(g * nearest(nearest(1 - y) * nearest(1 + y)))),
+ACTIVATIONS: dict[str, tuple[Callable[[Fraction], Fraction], Callable[[Fraction, Fraction, Fraction], Fraction]]] = {
+    "identity": (lambda z: z, lambda g, _z, _y: g),
+    "relu": (lambda z: max(z, Fraction(0)), lambda g, _z, y: g if y > 0 else Fraction(0)),
+    "leaky_relu": (lambda z: max(z, nearest(LEAK * z)), lambda g, z, _y: g if z > 0 else nearest(LEAK * g)),
+    "elu": (elu, lambda g, _z, y: nearest(g * nearest(1 + min(y, Fraction(0))))),
+    "gelu": (gelu, lambda g, z, _y: nearest(g * gelu_derivative(z))),
+    "silu": (lambda z: nearest(z * sigmoid(z)), lambda g, z, y: nearest(g * silu_derivative(z, y))),
+    "softplus": (softplus, lambda g, z, _y: nearest(g * sigmoid(z))),
+    "sigmoid": (sigmoid, lambda g, _z, y: nearest(g * nearest(y * nearest(1 - y)))),
+    "tanh": (tanh, lambda g, _z, y: nearest(g * nearest(nearest(1 - y) * nearest(1 + y)))),
 }
-"""Name -> value of z, and gradient with respect to z from that with respect to y (and y)."""
+"""Name -> value of z, and gradient with respect to z from that with respect to y (and z and y)."""
 
 
 def load(table: Matrix) -> Matrix:
@@ -186,8 +230,7 @@ def softmax_cross_entropy(z: Vector, t: Vector) -> tuple[Fraction, Vector]:
 
 def binary_cross_entropy(z: Vector, t: Vector) -> tuple[Fraction, Vector]:
     """Return a row's loss and its outputs' probabilities."""
-    softplus = [nearest(max(x, Fraction(0)) + log(nearest(1 + exp(-abs(x))))) for x in z]
-    loss = rounded_total([nearest(s - nearest(a * x)) for s, a, x in zip(softplus, t, z, strict=True)])
+    loss = rounded_total([nearest(softplus(x) - nearest(a * x)) for a, x in zip(t, z, strict=True)])
     return loss, [sigmoid(x) for x in z]
 
 
@@ -223,11 +266,13 @@ def value_and_gradient(
     value_of, gradient_of = ACTIVATIONS[activation]
     weights = [shorten_matrix(weight, weight_bits(len(weight), len(weight[0]))) for weight, _ in layers]
     inputs = [features]
+    pre_activations: list[Matrix] = []
     outputs: list[Matrix] = []
     for weight, (_, bias) in zip(weights, layers, strict=True):
         z = [[nearest(x + b) for x, b in zip(row, bias, strict=True)] for row in product(inputs[len(outputs)], weight)]
         if len(inputs) == len(layers):
             break
+        pre_activations.append(z)
         y = [[value_of(x) for x in row] for row in z]
         outputs.append(shorten_matrix(y, activation_bits(len(y[0]))))
         inputs.append(outputs[-1])
@@ -243,7 +288,8 @@ def value_and_gradient(
     for i in reversed(range(len(layers))):
         if i < len(layers) - 1:
             delta = [
-                [gradient_of(g, y) for g, y in zip(*row, strict=True)] for row in zip(delta, outputs[i], strict=True)
+                [gradient_of(*numbers) for numbers in zip(*of_row, strict=True)]
+                for of_row in zip(delta, pre_activations[i], outputs[i], strict=True)
             ]
         delta = shorten_matrix(delta, gradient_bits(len(delta), len(delta[0])))
         gradient.insert(0, (product(transpose(inputs[i]), delta), [total(column) for column in transpose(delta)]))
