@@ -73,20 +73,39 @@ def squared_error(logits: Array, arithmetic: Arithmetic) -> tuple[Array, LossOfT
     return logits, losses
 
 
-def gradient_of_mean(prediction: Array, targets: Array, arithmetic: Arithmetic) -> Array:
+def mean_of_rows(losses: Array, shares: Array | None, arithmetic: Arithmetic) -> Array:
+    """Return the mean of the rows' losses, shape (...).
+
+    Parameters
+    ----------
+    losses : array of shape (..., n)
+    shares : array of shape (..., n) or None
+        Every row's part of the mean; they sum to 1. None for 1/n each.
+    arithmetic : Arithmetic
+    """
+    if shares is None:
+        return arithmetic.multiply(arithmetic.sum(losses, axis=-1), 1.0 / losses.shape[-1])
+    return arithmetic.sum(arithmetic.multiply(losses, shares), axis=-1)
+
+
+def gradient_of_mean(prediction: Array, targets: Array, shares: Array | None, arithmetic: Arithmetic) -> Array:
     """Return the gradient, with respect to the logits, of any of these losses' mean over the rows.
 
     Parameters
     ----------
     prediction, targets : arrays of shape (..., n, n_outputs)
+    shares : array of shape (..., n) or None
+        As in `mean_of_rows`.
     arithmetic : Arithmetic
 
     Returns
     -------
     array of shape (..., n, n_outputs)
-        (prediction - target) / n.
+        (prediction - target) × the row's share.
     """
-    return arithmetic.multiply(prediction - targets, 1.0 / prediction.shape[-2])
+    if shares is None:
+        return arithmetic.multiply(prediction - targets, 1.0 / prediction.shape[-2])
+    return arithmetic.multiply(prediction - targets, arithmetic.xp.expand_dims(shares, axis=-1))
 
 
 def encode_targets(targets: Array, n_outputs: int, arithmetic: Arithmetic) -> Array:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.array_types import Array
-from mlp_xp.losses import LOSSES, gradient_of_mean
+from mlp_xp.losses import LOSSES, gradient_of_mean, mean_of_rows
 from mlp_xp.network import Network, Parameters, backward, forward
 
 
@@ -42,7 +42,13 @@ class Objective:
         return losses(targets), prediction
 
     def value_and_gradient(
-        self, parameters: Parameters, features: Array, targets: Array, arithmetic: Arithmetic
+        self,
+        parameters: Parameters,
+        features: Array,
+        targets: Array,
+        arithmetic: Arithmetic,
+        shares: Array | None = None,
+        l2: Array | None = None,
     ) -> tuple[Array, Parameters]:
         """Return the objective of a batch and its gradient with respect to every parameter.
 
@@ -53,6 +59,10 @@ class Objective:
         targets : array of shape (..., n, n_outputs)
             As `mlp_xp.losses.encode_targets` gives them.
         arithmetic : Arithmetic
+        shares : array of shape (..., n), optional
+            Every row's part of the mean; they sum to 1. By default 1/n each.
+        l2 : array of shape (...), optional
+            Strength of the penalty in this batch; by default the objective's own.
 
         Returns
         -------
@@ -62,16 +72,20 @@ class Objective:
         operands = _operands(parameters, arithmetic)
         trace = forward(self.network, operands, features, arithmetic)
         prediction, losses = LOSSES[self.loss](trace.outputs[-1], arithmetic)
-        value = arithmetic.multiply(arithmetic.sum(losses(targets), axis=-1), 1.0 / targets.shape[-2])
-        logits_gradient = gradient_of_mean(prediction, targets, arithmetic)
+        value = mean_of_rows(losses(targets), shares, arithmetic)
+        logits_gradient = gradient_of_mean(prediction, targets, shares, arithmetic)
         gradient = backward(self.network, operands, trace, logits_gradient, arithmetic)
-        if self.l2 == 0.0:
+        if l2 is None and self.l2 == 0.0:
             return value, gradient
+        strength = self.l2 if l2 is None else l2
         for layer in parameters:
             squares = arithmetic.sum(arithmetic.multiply(layer.weight, layer.weight), axis=(-2, -1))
-            value = value + arithmetic.multiply(0.5 * self.l2, squares)
+            value = value + arithmetic.multiply(0.5 * strength, squares)
+        of_matrix = strength if l2 is None else l2[..., None, None]
         return value, tuple(
-            layer._replace(weight=layer.weight + arithmetic.round_state(arithmetic.multiply(self.l2, parameter.weight)))
+            layer._replace(
+                weight=layer.weight + arithmetic.round_state(arithmetic.multiply(of_matrix, parameter.weight))
+            )
             for layer, parameter in zip(gradient, parameters, strict=True)
         )
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from checks import native, random_parameters
+from checks import assert_close, native, random_parameters
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.array_types import Array
@@ -46,6 +46,7 @@ def numerical_gradient(
     data: tuple[Array, Array],
     backend: Backend,
     arithmetic: Arithmetic,
+    weighting: tuple[Array, ...] = (),
 ) -> NDArray[Any]:
     """Return the objective's central differences for one parameter of one layer, in its shape."""
     copies = moved_copies(parameters, layer, field)
@@ -53,7 +54,7 @@ def numerical_gradient(
     flat = backend.asarray(copies.reshape(-1, *copies.shape[2:]))
     stacked[layer] = stacked[layer]._replace(**{field: flat})
     # A weight that has no copies of its own takes part in all of them by broadcasting.
-    value, _ = objective.value_and_gradient(tuple(stacked), *data, arithmetic)
+    value, _ = objective.value_and_gradient(tuple(stacked), *data, arithmetic, *weighting)
     values = backend.to_host(value).reshape(len(STENCIL), -1)
     difference = np.einsum("i,ij->j", list(STENCIL.values()), values) / STEP
     return np.asarray(difference).reshape(copies.shape[2:])
@@ -107,3 +108,40 @@ def test_any_number_of_layers(numpy_backend: Backend, depth: int) -> None:
     for i, field in itertools.product(range(depth), Layer._fields):
         numerical = numerical_gradient(objective, parameters, i, field, data, numpy_backend, arithmetic)
         np.testing.assert_allclose(getattr(gradient[i], field), numerical, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_with_shares_and_a_penalty_of_the_batch(backend: Backend, loss: str) -> None:
+    arithmetic = native(backend)
+    objective = Objective(Network(SIZES, "tanh"), loss)
+    parameters, features = away_from_kinks(objective.network)
+    targets = np.random.default_rng(1).dirichlet(np.ones(3), 7)
+    data = (backend.asarray(features), backend.asarray(targets))
+    weighting = (backend.asarray(np.array([0.1, 0.2, 0, 0.3, 0.05, 0.35, 0])), backend.asarray(np.array(0.3)))
+    on_device = map_parameters(backend.asarray, parameters)
+    value, gradient = objective.value_and_gradient(on_device, *data, arithmetic, *weighting)
+    assert value.shape == ()
+    for i, field in itertools.product(range(len(parameters)), Layer._fields):
+        numerical = numerical_gradient(objective, parameters, i, field, data, backend, arithmetic, weighting)
+        np.testing.assert_allclose(backend.to_host(getattr(gradient[i], field)), numerical, rtol=0, atol=1e-8)
+
+
+def test_shares_stand_for_rows_that_are_there_more_often_or_not_at_all(backend: Backend) -> None:
+    """Weights 2, 1, 0 over rows a, b, c are the rows a, a, b."""
+    arithmetic = native(backend)
+    objective = Objective(Network((4, 5, 2), "sigmoid"), "squared_error", 0.25)
+    rng = np.random.default_rng(0)
+    parameters = map_parameters(backend.asarray, random_parameters(rng, (4, 5, 2)))
+    features, targets = rng.normal(size=(3, 4)), rng.normal(size=(3, 2))
+    shares = backend.asarray(np.array([2 / 3, 1 / 3, 0]))
+    weighted = objective.value_and_gradient(
+        parameters, backend.asarray(features), backend.asarray(targets), arithmetic, shares
+    )
+    rows = [0, 0, 1]
+    repeated = objective.value_and_gradient(
+        parameters, backend.asarray(features[rows]), backend.asarray(targets[rows]), arithmetic
+    )
+    assert_close(backend.to_host(weighted[0]), backend.to_host(repeated[0]), 8)
+    for mine, other in zip(weighted[1], repeated[1], strict=True):
+        assert_close(backend.to_host(mine.weight), backend.to_host(other.weight), 8)
+        assert_close(backend.to_host(mine.bias), backend.to_host(other.bias), 8)

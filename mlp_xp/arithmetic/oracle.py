@@ -248,7 +248,13 @@ LOSSES = {
 
 
 def value_and_gradient(
-    layers: Layers, features: Matrix, targets: Matrix, activation: str, loss: str, l2: float
+    layers: Layers,
+    features: Matrix,
+    targets: Matrix,
+    activation: str,
+    loss: str,
+    l2: float,
+    shares: Vector | None = None,
 ) -> tuple[Fraction, Layers]:
     """Return the mean loss of a batch plus the penalty, and the gradient of every weight and bias.
 
@@ -262,6 +268,8 @@ def value_and_gradient(
     activation, loss : str
         As in `mlp_xp.settings.Settings`.
     l2 : float
+    shares : list of Fraction or None
+        Every row's part of the mean; None for equal parts.
     """
     value_of, gradient_of = ACTIVATIONS[activation]
     weights = [shorten_matrix(weight, weight_bits(len(weight), len(weight[0]))) for weight, _ in layers]
@@ -278,11 +286,15 @@ def value_and_gradient(
         inputs.append(outputs[-1])
 
     rows = [LOSSES[loss](a, b) for a, b in zip(z, targets, strict=True)]
-    share = nearest(1.0 / len(rows))
-    value = nearest(rounded_total([row_loss for row_loss, _ in rows]) * share)
+    losses = [row_loss for row_loss, _ in rows]
+    if shares is None:
+        shares = [nearest(1.0 / len(rows))] * len(rows)
+        value = nearest(rounded_total(losses) * shares[0])
+    else:
+        value = rounded_total([nearest(x * share) for x, share in zip(losses, shares, strict=True)])
     delta = [
         [nearest(nearest(p - t) * share) for p, t in zip(prediction, target, strict=True)]
-        for (_, prediction), target in zip(rows, targets, strict=True)
+        for (_, prediction), target, share in zip(rows, targets, shares, strict=True)
     ]
     gradient: Layers = []
     for i in reversed(range(len(layers))):

@@ -27,8 +27,8 @@ OPTIMIZERS: list[dict[str, Any]] = [
 
 
 @st.composite
-def problems(draw: st.DrawFn) -> tuple[Settings, Parameters, Any, Any]:
-    """Draw a small network, its parameters, and the features and targets of two batches, of differing magnitudes."""
+def problems(draw: st.DrawFn) -> tuple[Settings, Parameters, Any, Any, Any]:
+    """Draw a small network, its parameters, two batches of features and targets, and perhaps the rows' shares."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     sizes = draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
     n = draw(st.integers(1, 5))
@@ -52,7 +52,10 @@ def problems(draw: st.DrawFn) -> tuple[Settings, Parameters, Any, Any]:
         if chosen.loss == "cross_entropy"
         else rng.uniform(size=(2 * n, sizes[-1]))
     )
-    return chosen, parameters, numbers(2 * n, sizes[0]), targets
+    weights = rng.uniform(size=(2, n)) * rng.integers(0, 2, size=(2, n)) + 2.0**-60  # some as good as 0
+    weights[:, rng.integers(n)] = 1.0
+    shares = draw(st.sampled_from([None, weights / weights.sum(axis=1, keepdims=True)]))
+    return chosen, parameters, numbers(2 * n, sizes[0]), targets, shares
 
 
 def fractions(array: Any) -> Any:
@@ -64,8 +67,8 @@ def fractions(array: Any) -> Any:
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-def test_two_steps_equal_the_oracles(backend: Backend, problem: tuple[Settings, Parameters, Any, Any]) -> None:
-    chosen, parameters, features, targets = problem
+def test_two_steps_equal_the_oracles(backend: Backend, problem: tuple[Settings, Parameters, Any, Any, Any]) -> None:
+    chosen, parameters, features, targets, shares = problem
     arithmetic = make_arithmetic("exact", backend, "float64")
     sizes = (features.shape[1], *chosen.hidden_layer_sizes, targets.shape[1])
     objective = Objective(Network(sizes, chosen.activation), chosen.loss, chosen.l2)
@@ -73,9 +76,13 @@ def test_two_steps_equal_the_oracles(backend: Backend, problem: tuple[Settings, 
     rows = DeviceData(arithmetic.round_activation(backend.asarray(features)), backend.asarray(targets))
     start = map_parameters(backend.asarray, parameters)
     n = chosen.batch_size
-    order = backend.asarray(np.arange(2 * n, dtype=np.int32).reshape(2, n))
+    xs: tuple[Any, ...] = (backend.asarray(np.arange(2 * n, dtype=np.int32).reshape(2, n)),)
+    penalties = [chosen.l2, chosen.l2]
+    if shares is not None:
+        penalties = [0.5, 0.0625]
+        xs += (backend.asarray(shares), backend.asarray(np.asarray(penalties)))
     step = TrainingStep(objective, optimizer, 1.0, arithmetic)
-    (after, _), (losses,) = backend.scan(step, (start, optimizer.init(start, arithmetic)), (order,), rows)
+    (after, _), (losses,) = backend.scan(step, (start, optimizer.init(start, arithmetic)), xs, rows)
 
     layers = [(fractions(layer.weight), fractions(layer.bias)) for layer in parameters]
     referee = (
@@ -85,9 +92,15 @@ def test_two_steps_equal_the_oracles(backend: Backend, problem: tuple[Settings, 
     )
     values = []
     table, wanted = oracle.load(fractions(features)), fractions(targets)
-    for batch in (slice(n), slice(n, None)):
+    for i, batch in enumerate((slice(n), slice(n, None))):
         value, gradient = oracle.value_and_gradient(
-            layers, table[batch], wanted[batch], chosen.activation, chosen.loss, chosen.l2
+            layers,
+            table[batch],
+            wanted[batch],
+            chosen.activation,
+            chosen.loss,
+            penalties[i],
+            None if shares is None else fractions(shares[i]),
         )
         layers = referee.step(layers, gradient)
         values.append(value)
