@@ -9,7 +9,7 @@ The backward pass is the chain rule applied from the last layer to the first (Ru
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -62,21 +62,30 @@ class Network:
 
 
 class Trace(NamedTuple):
-    """What a forward pass leaves for the backward pass.
+    """What a forward pass leaves for the backward pass, of every layer.
 
     Attributes
     ----------
+    inputs : list of arrays of shape (..., n, n_in)
+        x: the network's input, then what the layer before hands on.
     pre_activations : list of arrays of shape (..., n, n_out)
-        z of every layer.
-    outputs : list of arrays
-        The network's input, then y of every layer; the last are the logits.
+        z.
+    outputs : list of arrays of shape (..., n, n_out)
+        y; the last are the logits.
     """
 
+    inputs: list[Array]
     pre_activations: list[Array]
     outputs: list[Array]
 
 
-def forward(network: Network, parameters: Parameters, features: Array, arithmetic: Arithmetic) -> Trace:
+def forward(
+    network: Network,
+    parameters: Parameters,
+    features: Array,
+    arithmetic: Arithmetic,
+    masks: Sequence[Array] = (),
+) -> Trace:
     """Compute z = x W + b and y = activation(z) for every layer in turn.
 
     Parameters
@@ -86,30 +95,41 @@ def forward(network: Network, parameters: Parameters, features: Array, arithmeti
         Its weights, like the features, as a rounding point of the arithmetic left them.
     features : array of shape (..., n, n_features)
     arithmetic : Arithmetic
+    masks : sequence of arrays of shape (..., n, n_out)
+        A factor of every hidden layer's outputs on their way to the next layer (see `mlp_xp.dropout`), or none.
 
     Returns
     -------
     Trace
         ``trace.outputs[-1]`` holds the logits, of shape (..., n, n_outputs).
     """
-    trace = Trace([], [features])
-    for layer, activation in zip(parameters, network.activations, strict=True):
+    trace = Trace([], [], [])
+    x = features
+    for i, (layer, activation) in enumerate(zip(parameters, network.activations, strict=True)):
         bias = arithmetic.xp.expand_dims(layer.bias, axis=-2)
-        z = arithmetic.matmul(trace.outputs[-1], layer.weight) + bias
+        z = arithmetic.matmul(x, layer.weight) + bias
         y = ACTIVATIONS[activation].forward(z, arithmetic)
+        trace.inputs.append(x)
+        if i < len(parameters) - 1:  # the logits go into no further product and keep all their bits
+            x = arithmetic.round_activation(arithmetic.multiply(y, masks[i]) if masks else y)
+            y = y if masks else x
         trace.pre_activations.append(z)
-        # The logits go into no further product and keep all their bits.
-        trace.outputs.append(y if layer is parameters[-1] else arithmetic.round_activation(y))
+        trace.outputs.append(y)
     return trace
 
 
 def backward(
-    network: Network, parameters: Parameters, trace: Trace, gradient: Array, arithmetic: Arithmetic
+    network: Network,
+    parameters: Parameters,
+    trace: Trace,
+    gradient: Array,
+    arithmetic: Arithmetic,
+    masks: Sequence[Array] = (),
 ) -> Parameters:
     """Carry the loss's gradient from the logits back to every weight and bias.
 
     With delta = dL/dz of a layer: dL/dW = xᵀ delta, dL/db = the sum of delta over the batch, and dL/dx = delta Wᵀ
-    is what the layer before receives as dL/dy.
+    is what the layer before receives as dL/dy, but for its mask.
 
     Parameters
     ----------
@@ -120,6 +140,8 @@ def backward(
     gradient : array of shape (..., n, n_outputs)
         The loss's gradient with respect to the logits.
     arithmetic : Arithmetic
+    masks : sequence of arrays
+        Those that `forward` was given.
 
     Returns
     -------
@@ -130,9 +152,10 @@ def backward(
     gradients: list[Layer] = []
     for i in reversed(range(len(parameters))):
         activation = ACTIVATIONS[network.activations[i]]
-        z, x, y = trace.pre_activations[i], trace.outputs[i], trace.outputs[i + 1]
+        x, z, y = trace.inputs[i], trace.pre_activations[i], trace.outputs[i]
         delta = arithmetic.round_gradient(activation.backward(gradient, z, y, arithmetic))
         gradients.append(Layer(arithmetic.matmul(transpose(x), delta), arithmetic.sum_rounded(delta, axis=-2)))
         if i > 0:  # nobody asks for the gradient of the features
             gradient = arithmetic.matmul(delta, transpose(parameters[i].weight))
+            gradient = arithmetic.multiply(gradient, masks[i - 1]) if masks else gradient
     return tuple(reversed(gradients))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlp_xp.arithmetic import Arithmetic
@@ -49,6 +50,7 @@ class Objective:
         arithmetic: Arithmetic,
         shares: Array | None = None,
         l2: Array | None = None,
+        masks: Sequence[Array] = (),
     ) -> tuple[Array, Parameters]:
         """Return the objective of a batch and its gradient with respect to every parameter.
 
@@ -63,6 +65,8 @@ class Objective:
             Every row's part of the mean; they sum to 1. By default 1/n each.
         l2 : array of shape (...), optional
             Strength of the penalty in this batch; by default the objective's own.
+        masks : sequence of arrays
+            Of the hidden layers, as `mlp_xp.network.forward` takes them; by default none.
 
         Returns
         -------
@@ -70,11 +74,11 @@ class Objective:
         gradient : tuple of Layer
         """
         operands = _operands(parameters, arithmetic)
-        trace = forward(self.network, operands, features, arithmetic)
+        trace = forward(self.network, operands, features, arithmetic, masks)
         prediction, losses = LOSSES[self.loss](trace.outputs[-1], arithmetic)
         value = mean_of_rows(losses(targets), shares, arithmetic)
         logits_gradient = gradient_of_mean(prediction, targets, shares, arithmetic)
-        gradient = backward(self.network, operands, trace, logits_gradient, arithmetic)
+        gradient = backward(self.network, operands, trace, logits_gradient, arithmetic, masks)
         if l2 is None and self.l2 == 0.0:
             return value, gradient
         strength = self.l2 if l2 is None else l2

@@ -25,6 +25,7 @@ class Stream(IntEnum):
     WEIGHT = 0
     BIAS = 1
     BATCH_ORDER = 2
+    DROPOUT = 3
 
 
 def _words(count: int, *key: int) -> NDArray[np.uint64]:
@@ -78,3 +79,15 @@ def batch_orders(n_samples: int, batch_size: int, seeds: Sequence[int], epoch: i
     with ThreadPoolExecutor() as pool:  # NumPy sorts in as many threads as it is asked in
         orders = pool.map(lambda seed: batch_order(n_samples, batch_size, seed, epoch), seeds)
         return np.stack(list(orders), axis=1)
+
+
+def dropout_keys(n_steps: int, n_hidden: int, seed: int, epoch: int) -> NDArray[np.int32]:
+    """Return the keys of every hidden layer's mask (see `mlp_xp.dropout`) in every step of an epoch.
+
+    Returns
+    -------
+    ndarray of int32, shape (n_steps, n_hidden, 2)
+    """
+    words = _words(n_steps * n_hidden, seed, Stream.DROPOUT, epoch).reshape(n_steps, n_hidden)
+    halves = np.stack([words >> np.uint64(32), words & np.uint64(0xFFFFFFFF)], axis=-1)
+    return halves.astype(np.uint32).view(np.int32)

@@ -212,6 +212,11 @@ def product(left: Matrix, right: Matrix) -> Matrix:
     return [[total(a * b for a, b in zip(row, column, strict=True)) for column in columns] for row in left]
 
 
+def times(rows: Matrix, factors: Matrix) -> Matrix:
+    """Return the products of two matrices' entries."""
+    return [[nearest(a * b) for a, b in zip(*pair, strict=True)] for pair in zip(rows, factors, strict=True)]
+
+
 def transpose(rows: Matrix) -> Matrix:
     """Return the columns of a matrix."""
     return [list(column) for column in zip(*rows, strict=True)]
@@ -255,6 +260,7 @@ def value_and_gradient(
     loss: str,
     l2: float,
     shares: Vector | None = None,
+    masks: Sequence[Matrix] = (),
 ) -> tuple[Fraction, Layers]:
     """Return the mean loss of a batch plus the penalty, and the gradient of every weight and bias.
 
@@ -270,6 +276,8 @@ def value_and_gradient(
     l2 : float
     shares : list of Fraction or None
         Every row's part of the mean; None for equal parts.
+    masks : sequence of matrices
+        Factors of every hidden layer's outputs, as `keep_mask` gives them; none without dropout.
     """
     value_of, gradient_of = ACTIVATIONS[activation]
     weights = [shorten_matrix(weight, weight_bits(len(weight), len(weight[0]))) for weight, _ in layers]
@@ -282,8 +290,9 @@ def value_and_gradient(
             break
         pre_activations.append(z)
         y = [[value_of(x) for x in row] for row in z]
-        outputs.append(shorten_matrix(y, activation_bits(len(y[0]))))
-        inputs.append(outputs[-1])
+        handed_on = times(y, masks[len(outputs)]) if masks else y
+        inputs.append(shorten_matrix(handed_on, activation_bits(len(y[0]))))
+        outputs.append(y if masks else inputs[-1])
 
     rows = [LOSSES[loss](a, b) for a, b in zip(z, targets, strict=True)]
     losses = [row_loss for row_loss, _ in rows]
@@ -299,6 +308,7 @@ def value_and_gradient(
     gradient: Layers = []
     for i in reversed(range(len(layers))):
         if i < len(layers) - 1:
+            delta = times(delta, masks[i]) if masks else delta
             delta = [
                 [gradient_of(*numbers) for numbers in zip(*of_row, strict=True)]
                 for of_row in zip(delta, pre_activations[i], outputs[i], strict=True)
@@ -317,6 +327,42 @@ def value_and_gradient(
         ]
         gradient[i] = (penalized, gradient[i][1])
     return value, gradient
+
+
+def keep_mask(key: tuple[int, int], n_rows: int, n_units: int, rate: float) -> Matrix:
+    """Return the factors of a layer's outputs: 0 for units that are left out, 1 / (1 - rate) for the others.
+
+    Parameters
+    ----------
+    key : tuple of int
+        Two numbers of 32 bits, with or without sign.
+    n_rows, n_units : int
+    rate : float
+    """
+
+    def mix(x: int) -> int:
+        x = (x ^ x >> 16) * 0x7FEB352D % 2**32
+        x = (x ^ x >> 15) * 0x846CA68B % 2**32
+        return x ^ x >> 16
+
+    def is_kept(number: int) -> bool:
+        word = (mix(mix(number) ^ key[0] % 2**32) + key[1]) % 2**32
+        return (word + 2**31) % 2**32 >= int(rate * 2**32)
+
+    factor = nearest(1.0 / (1.0 - rate))
+    return [[factor * is_kept(row * n_units + unit) for unit in range(n_units)] for row in range(n_rows)]
+
+
+def clip_by_norm(gradient: Layers, largest: float) -> Layers:
+    """Return the gradient × min(1, largest / its norm)."""
+    total: Fraction | None = None
+    for weight, bias in gradient:
+        for numbers in ([x for row in weight for x in row], bias):
+            squares = rounded_total([nearest(x * x) for x in numbers])
+            total = squares if total is None else nearest(total + squares)
+    norm = sqrt(total or Fraction(0))
+    factor = nearest(Fraction(largest) / max(norm, Fraction(largest)))
+    return each(lambda x: nearest(factor * x), gradient)
 
 
 # --- optimisers: each walks over single numbers, as all of a network's parameters are treated alike ---------------

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from mlp_xp.arithmetic import make_arithmetic, oracle
 from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData
-from mlp_xp.network import Layer, Network, Parameters, map_parameters
+from mlp_xp.network import Layer, Network, map_parameters
 from mlp_xp.objective import Objective
+from mlp_xp.randomness import dropout_keys
 from mlp_xp.settings import Settings
 from mlp_xp.step import TrainingStep
 
@@ -27,8 +28,11 @@ OPTIMIZERS: list[dict[str, Any]] = [
 
 
 @st.composite
-def problems(draw: st.DrawFn) -> tuple[Settings, Parameters, Any, Any, Any]:
-    """Draw a small network, its parameters, two batches of features and targets, and perhaps the rows' shares."""
+def problems(draw: st.DrawFn) -> tuple[Any, ...]:
+    """Draw a small network, its parameters, two batches of features and targets, and what a step may do besides.
+
+    That is: the rows' shares or None, the rate of dropout, and the largest norm of a gradient or None.
+    """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     sizes = draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
     n = draw(st.integers(1, 5))
@@ -55,7 +59,9 @@ def problems(draw: st.DrawFn) -> tuple[Settings, Parameters, Any, Any, Any]:
     weights = rng.uniform(size=(2, n)) * rng.integers(0, 2, size=(2, n)) + 2.0**-60  # some as good as 0
     weights[:, rng.integers(n)] = 1.0
     shares = draw(st.sampled_from([None, weights / weights.sum(axis=1, keepdims=True)]))
-    return chosen, parameters, numbers(2 * n, sizes[0]), targets, shares
+    dropout = draw(st.sampled_from([0.0, 0.5, 0.3])) if chosen.hidden_layer_sizes else 0.0
+    largest = draw(st.sampled_from([None, 1e-3, 1.0, 1e3]))
+    return chosen, parameters, numbers(2 * n, sizes[0]), targets, shares, dropout, largest
 
 
 def fractions(array: Any) -> Any:
@@ -67,8 +73,8 @@ def fractions(array: Any) -> Any:
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-def test_two_steps_equal_the_oracles(backend: Backend, problem: tuple[Settings, Parameters, Any, Any, Any]) -> None:
-    chosen, parameters, features, targets, shares = problem
+def test_two_steps_equal_the_oracles(backend: Backend, problem: tuple[Any, ...]) -> None:
+    chosen, parameters, features, targets, shares, dropout, largest = problem
     arithmetic = make_arithmetic("exact", backend, "float64")
     sizes = (features.shape[1], *chosen.hidden_layer_sizes, targets.shape[1])
     objective = Objective(Network(sizes, chosen.activation), chosen.loss, chosen.l2)
@@ -77,11 +83,14 @@ def test_two_steps_equal_the_oracles(backend: Backend, problem: tuple[Settings, 
     start = map_parameters(backend.asarray, parameters)
     n = chosen.batch_size
     xs: tuple[Any, ...] = (backend.asarray(np.arange(2 * n, dtype=np.int32).reshape(2, n)),)
+    keys = dropout_keys(2, len(chosen.hidden_layer_sizes), 7, 0)
+    if dropout:
+        xs += (backend.asarray(keys),)
     penalties = [chosen.l2, chosen.l2]
     if shares is not None:
         penalties = [0.5, 0.0625]
         xs += (backend.asarray(shares), backend.asarray(np.asarray(penalties)))
-    step = TrainingStep(objective, optimizer, 1.0, arithmetic)
+    step = TrainingStep(objective, optimizer, 1.0, arithmetic, dropout, largest)
     (after, _), (losses,) = backend.scan(step, (start, optimizer.init(start, arithmetic)), xs, rows)
 
     layers = [(fractions(layer.weight), fractions(layer.bias)) for layer in parameters]
@@ -101,7 +110,15 @@ def test_two_steps_equal_the_oracles(backend: Backend, problem: tuple[Settings, 
             chosen.loss,
             penalties[i],
             None if shares is None else fractions(shares[i]),
+            [
+                oracle.keep_mask((int(a), int(b)), n, width, dropout)
+                for (a, b), width in zip(keys[i], sizes[1:-1], strict=True)
+            ]
+            if dropout
+            else (),
         )
+        if largest is not None:
+            gradient = oracle.clip_by_norm(gradient, largest)
         layers = referee.step(layers, gradient)
         values.append(value)
     assert fractions(backend.to_host(losses)) == values

@@ -1,0 +1,42 @@
+"""Gradient clipping: a gradient that is too long is shortened, in its own direction."""
+
+from __future__ import annotations
+
+from mlp_xp.arithmetic import Arithmetic
+from mlp_xp.array_types import Array
+from mlp_xp.network import Layer, Parameters
+
+
+def gradient_norm(gradient: Parameters, arithmetic: Arithmetic) -> Array:
+    """Return the Euclidean norm over all weights and biases, shape (...)."""
+    total: Array | None = None
+    for layer in gradient:
+        for array, axes in ((layer.weight, (-2, -1)), (layer.bias, (-1,))):
+            squares = arithmetic.sum(arithmetic.multiply(array, array), axis=axes)
+            total = squares if total is None else total + squares
+    return arithmetic.sqrt(total)
+
+
+def clip_by_norm(gradient: Parameters, largest: float, arithmetic: Arithmetic) -> Parameters:
+    """Return the gradient × min(1, largest / norm).
+
+    Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", ICML 2013, algorithm 1.
+
+    Parameters
+    ----------
+    gradient : tuple of Layer
+        Perhaps of many networks side by side; each has its own norm.
+    largest : float
+        > 0.
+    arithmetic : Arithmetic
+    """
+    norm = gradient_norm(gradient, arithmetic)
+    limit = arithmetic.xp.ones_like(norm) * largest
+    factor = arithmetic.divide(limit, arithmetic.xp.maximum(norm, limit))  # exactly 1 where nothing is clipped
+    return tuple(
+        Layer(
+            arithmetic.multiply(factor[..., None, None], layer.weight),
+            arithmetic.multiply(factor[..., None], layer.bias),
+        )
+        for layer in gradient
+    )
