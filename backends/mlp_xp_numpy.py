@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_info
 import mlp_xp_numpy_namespace as xp
 from mlp_xp.array_types import Array, PyTree
 from mlp_xp.backend import Backend, Step, choose_device
-from mlp_xp_numpy_program import Program, signature
+from mlp_xp_numpy_program import Program, leaves, rebuild, signature
 
 FEWEST_STEPS = 16
 """Of a loop that is worth tracing at first sight: that takes as long as two to four steps."""
@@ -66,7 +66,8 @@ class NumPyBackend(Backend):
                         self._keep_program(key, program)
             except Exception as error:
                 _log.debug("%r is run without being traced: %s", step, error)
-            return super().scan(step, carry, xs, constants)
+            carry, ys = super().scan(step, carry, xs, constants)
+            return rebuild(carry, map(np.asanyarray, leaves(carry))), ys  # a 0-d array is a number after any operation
 
     def _take_program(self, key: Any) -> Program | None:
         """Return a kept program, which is taken out while it runs: another thread must not write to its memory."""

@@ -47,13 +47,13 @@ def uniform(shape: tuple[int, ...], bound: float, seed: int, stream: Stream, ind
 
 
 def stable_argsort(words: NDArray[np.uint64]) -> NDArray[np.intp]:
-    """Return what ``np.argsort(words, kind="stable")`` does; random words take a third of its time.
+    """Return what ``np.argsort(words, kind="stable")`` does; several thousand random words take half of its time.
 
     NumPy sorts 16-bit numbers by counting them, so the leading digits are sorted one after another, the first one last.
     Only where they leave two words in the wrong order must all bits be looked at.
     """
     order = np.arange(words.size)
-    for shift in (32, 48) if words.size < 1 << 16 else (16, 32, 48):
+    for shift in (32, 48) if words.size < 1 << 15 else (16, 32, 48):
         digits = (words >> np.uint64(shift)).astype(np.uint16)
         order = order[np.argsort(digits[order], kind="stable")]
     ordered = words[order]

@@ -145,6 +145,8 @@ class Trainer:
                 f"batch_size = {settings.batch_size}: there are only {data.n_samples} rows to train on; "
                 f"choose at most {data.n_samples}"
             )
+        if replicas is not None and replicas < 1:
+            raise SettingsError(f"replicas = {replicas}: must be a whole number ≥ 1, or None for one network alone")
         self.settings, self.data, self.backend, self.replicas = settings, data, backend, replicas
         self.seeds = range(settings.seed, settings.seed + (replicas or 1))
         self.objective = make_objective(settings, data)

@@ -169,6 +169,21 @@ def test_a_replica_that_diverges_is_named(backend: Backend) -> None:
         list(train_replicas(settings, data, backend, 3))
 
 
+def test_a_later_replica_that_ends_badly_is_named(
+    numpy_backend: Backend, digits: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fine, bad = mlp_xp.model.Evaluation(1.0, 0.5), mlp_xp.model.Evaluation(math.inf, 0.5)
+    monkeypatch.setattr(mlp_xp.model.Model, "evaluate_each", lambda *_: [fine, bad, fine])
+    with pytest.raises(TrainingDiverged, match=r"^seed 6: epoch 0, after the last step: the test loss is inf"):
+        list(train_replicas(SGD, digits, numpy_backend, N))
+
+
+@pytest.mark.parametrize("replicas", [0, -1])
+def test_there_is_one_replica_at_least(numpy_backend: Backend, digits: Split, replicas: int) -> None:
+    with pytest.raises(SettingsError, match=rf"^replicas = {replicas}: must be a whole number ≥ 1"):
+        Trainer(SGD, digits.train, numpy_backend, replicas=replicas)
+
+
 def test_a_replica_that_diverges_in_the_last_step_is_named(backend: Backend) -> None:
     settings = Settings((), loss="squared_error", batch_size=3, epochs=1, learning_rate=1e30, seed=7)
     with pytest.raises(TrainingDiverged, match=r"^seed 7: epoch 0, after the last step: the test loss is"):

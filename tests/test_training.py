@@ -288,3 +288,20 @@ def test_a_parameter_beyond_all_bounds_stops_the_training(backend: Backend) -> N
     )
     with pytest.raises(TrainingDiverged, match=r"epoch 0, after the last step: the (largest of layers|test loss)"):
         list(train(settings, data, backend))
+
+
+def test_epochs_may_be_run_in_any_order(numpy_backend: Backend) -> None:
+    """The order of the next epoch is drawn ahead; it must not pass for that of another one."""
+    settings, data = Settings(hidden_layer_sizes=(8,), epochs=9), load("digits")
+
+    def losses(epochs: tuple[int, ...]) -> Any:
+        trainer = Trainer(settings, data, numpy_backend)
+        start = trainer.parameters, trainer.optimizer_state
+        results = []
+        for epoch in epochs:
+            trainer.parameters, trainer.optimizer_state = start
+            results.append(trainer.run_epoch(epoch))
+        return results
+
+    for mine, other in zip(losses((0, 3, 2, 2)), (losses((i,))[0] for i in (0, 3, 2, 2)), strict=True):
+        np.testing.assert_array_equal(mine, other)
