@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from mlp_xp.datasets import Dataset, Split, load
 from mlp_xp.errors import DataError, SettingsError, TrainingDiverged
 from mlp_xp.initializers import initial_parameters
 from mlp_xp.settings import Settings
-from mlp_xp.training import Epoch, train
+from mlp_xp.training import Epoch, Trainer, train
 
 SETTINGS = Settings(hidden_layer_sizes=(32,), batch_size=100, epochs=3)
 # Rounding errors grow by less than 1,000 in these 42 steps; a wrong formula is off in the first digits.
