@@ -46,13 +46,19 @@ WORKLOADS: dict[str, Callable[[Request], Report | Growth]] = {
 """Name on the command line -> what measures it."""
 
 
+BUSY = 0.5
+"""A load above which figures mean little: threads that wait for each other wait for other processes, too."""
+
+
 def machine() -> dict[str, Any]:
     """Return what computes here; devices and libraries are in the contenders' descriptions."""
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.*)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.exists() else None
     cpu = model[1] if model else platform.processor() or platform.machine()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": cpu, "cores": cores, "system": platform.platform(), "python": platform.python_version()}
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    versions = {"system": platform.platform(), "python": platform.python_version()}
+    return {"cpu": cpu, "cores": cores, **versions, "load_before": load}
 
 
 def accelerators(reports: Sequence[Report | Growth]) -> list[str]:
@@ -93,6 +99,8 @@ def main(arguments: Sequence[str]) -> None:
     here = machine()
     place = f"{here['cpu']}, {here['cores']} cores"
     print(place, flush=True)
+    if (here["load_before"] or 0) > BUSY:
+        print(f"note: the load is {here['load_before']:.1f}: whoever shares the cores slows some libraries far more")
     reports = []
     for name in workloads:
         reports.append(WORKLOADS[name](Request(options.dtype, contenders, options.rounds)))
