@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_info
 import mlp_xp_numpy_namespace as xp
 from mlp_xp.array_types import Array, PyTree
 from mlp_xp.backend import Backend, Step, choose_device
-from mlp_xp_numpy_program import Program, leaves, signature
+from mlp_xp_numpy_program import Program, signature
 
 FEWEST_STEPS = 3
 """Of a loop that is worth tracing: that takes about as long as a step."""
@@ -52,9 +52,12 @@ class NumPyBackend(Backend):
                 return super().scan(step, carry, xs, constants)
             try:
                 rows = tuple(x[0] for x in xs)
-                key = step, signature(carry), signature(rows), tuple(map(id, leaves(constants)))
+                key = step, signature(carry), signature(rows)
                 # Taken out while it runs: another thread must not write to the same memory.
-                program = self._programs.pop(key, None) or Program(step, carry, xs, constants)
+                program = self._programs.pop(key, None)
+                if program is not None and not program.reads(constants):
+                    program = None  # given up before the next one is made, as are the constants that it holds
+                program = program or Program(step, carry, xs, constants)
             except Exception:  # whatever a step does that cannot be traced, the plain loop can do, or say why not
                 return super().scan(step, carry, xs, constants)
             result = program.run(carry, xs)

@@ -36,7 +36,7 @@ class Program:
     """
 
     def __init__(self, step: Step, carry: PyTree, xs: tuple[Array, ...], constants: PyTree) -> None:
-        self._constants = constants  # which the caller may drop, but whose identities this program goes by
+        self._constants = constants
         tape = Tape()
         before = [tape.given(leaf) for leaf in leaves(carry)]
         x = [tape.given(rows[0]) for rows in xs]
@@ -55,6 +55,12 @@ class Program:
             for old, new in zip(before, after, strict=True)
             if not plan.share_place(old, new)
         ]
+        tape.clear()
+
+    def reads(self, constants: PyTree) -> bool:
+        """Tell whether these are the very constants that the program is for."""
+        given, mine = leaves(constants), leaves(self._constants)
+        return len(given) == len(mine) and all(one is other for one, other in zip(given, mine, strict=True))
 
     def run(self, carry: PyTree, xs: tuple[Array, ...]) -> tuple[PyTree, tuple[Array, ...]]:
         """Do what `mlp_xp.backend.Backend.scan` does."""

@@ -47,8 +47,13 @@ class Traced(NDArrayOperatorsMixin):
 
     def __init__(self, sample: np.ndarray[Any, Any], tape: Tape, root: Traced | None = None) -> None:
         self.sample, self.tape = sample, tape
-        self.root: Traced = self if root is None else root
+        self._owner = root  # not the value itself: a circle would keep the sample until it is looked for
         self.shape, self.dtype, self.ndim, self.size = sample.shape, sample.dtype, sample.ndim, sample.size
+
+    @property
+    def root(self) -> Traced:
+        """The value whose memory this is, or is a view of."""
+        return self if self._owner is None else self._owner
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Traced:
         if method not in ("__call__", "reduce"):
@@ -133,6 +138,10 @@ class Tape:
             self._known[key] = Traced(sample, self, *roots)
             self.operations.append(Operation(function, arguments, options, self._known[key]))
         return self._known[key]
+
+    def clear(self) -> None:
+        """Forget all: the stand-ins know the tape, and arrays that they and it know would be kept for that alone."""
+        self.operations, self._known = [], {}
 
 
 def _identity(argument: Any) -> Any:
