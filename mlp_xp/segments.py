@@ -17,8 +17,9 @@ from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData, cast, features_to_device, to_device
+from mlp_xp.datasets.ahead import read_ahead
 from mlp_xp.datasets.dataset import Dataset
-from mlp_xp.datasets.stored import BLOCK_BYTES, StoredTable, read_ahead
+from mlp_xp.datasets.stored import BLOCK_BYTES, StoredTable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,10 +90,14 @@ class StoredRows:
     limits: NDArray[Any] | None = None
 
     def segments(self, order: NDArray[np.int32]) -> Iterator[Segment]:
-        """Yield segments that are equally long, to one step, and whose features take `BLOCK_BYTES` at most."""
+        """Yield segments, equally long to one step, with features of `BLOCK_BYTES` at most, or as short as can be.
+
+        That is two steps: a loop of a single one is compiled as none is, and may round otherwise.
+        """
         itemsize = 1 if self.features.dtype == np.uint8 else np.dtype(self.dtype).itemsize
         of_a_step = order[0].size * self.features.shape[1] * itemsize
-        n_segments = -(-len(order) // max(1, BLOCK_BYTES // of_a_step))
+        most = max(2, BLOCK_BYTES // of_a_step)
+        n_segments = max(1, min(-(-len(order) // most), len(order) // 2))
         for numbers, features, targets in read_ahead(self._read, np.array_split(order, n_segments)):
             place = self.backend, self.dtype, self.arithmetic, self.source
             data = DeviceData(

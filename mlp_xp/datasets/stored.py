@@ -6,14 +6,15 @@ shorter kills it. What is kept in memory of a table of n rows are n row numbers,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
+from itertools import pairwise
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from mlp_xp.datasets.ahead import read_ahead
 from mlp_xp.datasets.files import data_error, file_state, open_unbuffered
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ LARGEST_IN_MEMORY = 1 << 28
 """Bytes of the largest table that is read into memory as a whole: five times MNIST."""
 BLOCK_BYTES = 1 << 25
 """That are read at once from a table in a file, more or less: 200 batches of the lab."""
-
-_T = TypeVar("_T")
-_U = TypeVar("_U")
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,10 +153,10 @@ class StoredTable:
         width = self.n_columns * self.stored.itemsize
         memory = values.view(np.uint8).reshape(-1).data  # its bytes, of whatever type the numbers are
         starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
-        ends = np.append(starts[1:], len(rows))
+        edges = pairwise([*starts.tolist(), len(rows)])
         with open_unbuffered(self.path) as file:
             complete = True
-            for start, end, row in zip(starts.tolist(), ends.tolist(), rows[starts].tolist(), strict=True):
+            for (start, end), row in zip(edges, rows[starts].tolist(), strict=True):
                 file.seek(self.offset + row * width)
                 complete = complete and _fill(memory[start * width : end * width], file)
             # Looked at afterwards: no change that this does not show came before what was read.
@@ -185,19 +183,6 @@ def common_type(stored: np.dtype[Any]) -> np.dtype[Any]:
     if stored.kind == "f" and stored.itemsize > 8:
         return np.dtype(np.float64)
     return stored.newbyteorder("=")
-
-
-def read_ahead(read: Callable[[_T], _U], items: Iterable[_T]) -> Iterator[_U]:
-    """Yield ``read(item)`` of every item; while it is in use, another thread reads the next one."""
-    with ThreadPoolExecutor(1) as thread:
-        pending = None
-        for item in items:
-            upcoming = thread.submit(read, item)
-            if pending is not None:
-                yield pending.result()
-            pending = upcoming
-        if pending is not None:
-            yield pending.result()
 
 
 def _fill(memory: memoryview, file: IO[bytes]) -> bool:
