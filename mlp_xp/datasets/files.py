@@ -72,6 +72,12 @@ def _reading(path: Path) -> Iterator[None]:
         raise data_error(path, f"cannot be read ({reason})", "check the path and its permissions") from error
 
 
+def announce(file: io.FileIO, offset: int, length: int) -> None:
+    """Tell the system, where it listens, what will be read next: a disk finds many places sooner than one by one."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), offset, length, os.POSIX_FADV_WILLNEED)
+
+
 def is_plain(stream: IO[bytes]) -> bool:
     """Tell whether a file of `open_binary` is not compressed, so that any part of it can be read by itself."""
     return isinstance(stream, io.BufferedReader)

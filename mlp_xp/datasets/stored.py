@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from mlp_xp.datasets.ahead import read_ahead
-from mlp_xp.datasets.files import data_error, file_state, open_unbuffered
+from mlp_xp.datasets.files import announce, data_error, file_state, open_unbuffered
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,12 +153,16 @@ class StoredTable:
         width = self.n_columns * self.stored.itemsize
         memory = values.view(np.uint8).reshape(-1).data  # its bytes, of whatever type the numbers are
         starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
-        edges = pairwise([*starts.tolist(), len(rows)])
+        spans = pairwise([*(starts * width).tolist(), len(memory)])
+        places = (self.offset + rows[starts].astype(np.int64) * width).tolist()
+        runs = list(zip(places, spans, strict=True))
         with open_unbuffered(self.path) as file:
+            for place, (start, end) in runs:
+                announce(file, place, end - start)
             complete = True
-            for (start, end), row in zip(edges, rows[starts].tolist(), strict=True):
-                file.seek(self.offset + row * width)
-                complete = complete and _fill(memory[start * width : end * width], file)
+            for place, (start, end) in runs:
+                file.seek(place)
+                complete = complete and _fill(memory[start:end], file)
             # Looked at afterwards: no change that this does not show came before what was read.
             if not complete or file_state(file) != self.state:
                 problem = "has been changed or replaced since it was opened"
