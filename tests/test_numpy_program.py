@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from itertools import product
 from typing import Any, NamedTuple
@@ -293,3 +295,24 @@ def test_whatever_is_reduced_has_the_same_bits(
     assert leaves(Program(step, carry, xs, ()).run(carry, xs))[1].tobytes() == (
         leaves(PlainBackend().scan(step, carry, xs))[1].tobytes()
     )
+
+
+def test_constants_are_given_up_when_others_come() -> None:
+    """At once, and not when circles of objects are looked for: they may be most of the memory."""
+
+    def step(carry: Any, x: Any, constants: Any) -> Any:
+        return carry + xp.take(constants[0], x[0], axis=0), ()
+
+    backend, alive = NumPyBackend(), []
+    gc.disable()
+    try:
+        for _ in range(4):
+            table = np.ones((5, 3))
+            alive.append(weakref.ref(table))
+            for _ in range(2):
+                backend.scan(step, np.zeros((1, 3)), (np.zeros((4, 1), np.int32),), (table,))
+            assert len(backend._programs) == 1, "it was not traced, or twice"
+            del table
+        assert [reference() is None for reference in alive] == [True, True, True, False]
+    finally:
+        gc.enable()
