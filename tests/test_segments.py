@@ -15,7 +15,7 @@ import pytest
 from mlp_xp.backend import Backend
 from mlp_xp.cli import main
 from mlp_xp.comparison import compare
-from mlp_xp.datasets import Dataset, Split, load
+from mlp_xp.datasets import Dataset, Split, load, load_features
 from mlp_xp.errors import DataError
 from mlp_xp.replicas import train_replicas
 from mlp_xp.segments import DeviceRows, Segment, StoredRows, open_rows
@@ -197,6 +197,11 @@ def test_a_run_on_a_file_is_recorded_and_verified_as_one_in_memory(
     for name in ("steps.csv", "weights.safetensors"):
         assert (runs[0] / name).read_bytes() == (runs[1] / name).read_bytes()
     assert main(["verify", str(runs[0])]) == 0
+    tables = [tmp_path / "stored.csv", tmp_path / "in memory.csv"]
+    for table, largest in zip(tables, (0, 1 << 30), strict=True):
+        monkeypatch.setattr("mlp_xp.cli.predict.load_features", partial(load_features, largest_in_memory=largest))
+        assert main(["predict", str(runs[0]), "--input", str(path), "--output", str(table)]) == 0
+    assert tables[0].read_bytes() == tables[1].read_bytes()
     limit(0)
     assert main(["verify", str(runs[1]), "--epochs", "1"]) == 0
 
