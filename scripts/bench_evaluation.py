@@ -16,8 +16,8 @@ from bench_rounds import Contender, Entry
 from bench_training import measure
 from bench_workloads import Workload
 from mlp_xp.backend import list_backends, open_backend
-from mlp_xp.batches import to_device
 from mlp_xp.network import map_parameters
+from mlp_xp.segments import open_rows
 from mlp_xp.training import Trainer
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def project(backend_name: str, change: dict[str, str], workload: Workload) -> Co
     backend = open_backend(backend_name)
     settings = replace(workload.settings, **change)  # type: ignore[arg-type]
     trainer = Trainer(settings, workload.data, backend)
-    rows = to_device(workload.data, backend, settings.dtype, trainer.arithmetic.for_inference())
+    rows = open_rows(workload.data, backend, settings.dtype, trainer.arithmetic.for_inference())
     description = backend.describe()
 
     def turn(_: int) -> float:

@@ -51,7 +51,8 @@ class Workload:
     @cached_property
     def features(self) -> NDArray[Any]:
         """The rows of an epoch's batches as floats on the host: what a peer is given beforehand; not to be written."""
-        return self.data.features[: self.n_rows].astype(self.settings.dtype) * self.data.scale
+        rows: NDArray[Any] = self.data.features[: self.n_rows]
+        return rows.astype(self.settings.dtype) * self.data.scale
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
