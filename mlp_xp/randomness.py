@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 BITS = 24
 """Significant bits of a drawn number: those of a float32."""
+LARGE = 1 << 15
+"""Numbers that take longer to sort than a thread takes to begin."""
 
 
 class Stream(IntEnum):
@@ -53,7 +55,7 @@ def stable_argsort(words: NDArray[np.uint64]) -> NDArray[np.intp]:
     Only where they leave two words in the wrong order must all bits be looked at.
     """
     order = np.arange(words.size)
-    for shift in (32, 48) if words.size < 1 << 15 else (16, 32, 48):
+    for shift in (32, 48) if words.size < LARGE else (16, 32, 48):
         digits = (words >> np.uint64(shift)).astype(np.uint16)
         order = order[np.argsort(digits[order], kind="stable")]
     ordered = words[order]
@@ -75,6 +77,9 @@ def batch_order(n_samples: int, batch_size: int, seed: int, epoch: int) -> NDArr
 
 def batch_orders(n_samples: int, batch_size: int, seeds: Sequence[int], epoch: int) -> NDArray[np.int32]:
     """Return what `batch_order` does for several seeds, shape (n_samples // batch_size, n_seeds, batch_size)."""
-    with ThreadPoolExecutor() as pool:  # NumPy sorts in as many threads as it is asked in
-        orders = pool.map(lambda seed: batch_order(n_samples, batch_size, seed, epoch), seeds)
-        return np.stack(list(orders), axis=1)
+    if n_samples < LARGE:
+        orders = [batch_order(n_samples, batch_size, seed, epoch) for seed in seeds]
+    else:
+        with ThreadPoolExecutor() as pool:  # NumPy sorts in as many threads as it is asked in
+            orders = list(pool.map(lambda seed: batch_order(n_samples, batch_size, seed, epoch), seeds))
+    return np.stack(orders, axis=1)
