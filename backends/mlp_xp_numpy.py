@@ -28,6 +28,7 @@ class NumPyBackend(Backend):
     """NumPy on the CPU."""
 
     name = "numpy"
+    rows_at_once = 1024
 
     def __init__(self, device: str | None = None) -> None:
         self.xp = xp

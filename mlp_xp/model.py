@@ -23,11 +23,6 @@ from mlp_xp.segments import DeviceRows, Rows, StoredRows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CHUNK_ROWS = 1024
-"""Most rows that are pushed through the network at once when nothing is learnt; of N networks, the Nth part.
-
-So many that their products run at full speed, so few that what lies between them stays in a processor's cache."""
-
 
 class Prediction(NamedTuple):
     """What a model says of some rows, on the host.
@@ -155,7 +150,8 @@ class Model:
         The last part is filled up with what `_join` cuts off again.
         """
         leading = self.parameters[0].bias.shape[:-1]
-        n_chunks = min(-(-n * math.prod(leading) // CHUNK_ROWS), n)
+        # Of N networks side by side, each gets the Nth part of the rows that are best at once.
+        n_chunks = min(-(-n * math.prod(leading) // self.backend.rows_at_once), n)
         rows_per_chunk = -(-n // n_chunks)
         # Chunks of one size compile once; the last one is filled up with rows that were there before.
         order = (np.arange(n_chunks * rows_per_chunk) % n).astype(np.int32).reshape(n_chunks, rows_per_chunk)

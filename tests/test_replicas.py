@@ -134,7 +134,7 @@ def test_all_replicas_are_tested_at_once_in_chunks_that_the_memory_holds(
 ) -> None:
     settings = replace(SGD, epochs=1, arithmetic="exact", dtype="")
     (expected,) = train_replicas(settings, digits, NumPyBackend(), N)
-    monkeypatch.setattr(mlp_xp.model, "CHUNK_ROWS", chunk_rows)
+    monkeypatch.setattr(NumPyBackend, "rows_at_once", chunk_rows)
     backend = Watching()
     (epoch,) = train_replicas(settings, digits, backend, N)
     assert backend.shapes[-2:] == [(11, N, 120), chunks]

@@ -21,6 +21,7 @@ from mlp_xp.replicas import train_replicas
 from mlp_xp.segments import DeviceRows, Segment, StoredRows, open_rows
 from mlp_xp.settings import Settings
 from mlp_xp.training import Trainer, train
+from mlp_xp_numpy import NumPyBackend
 
 SETTINGS = Settings(hidden_layer_sizes=(8,), momentum=0.9, batch_size=60, epochs=2)
 ARITHMETICS = {"native": SETTINGS, "exact": replace(SETTINGS, arithmetic="exact", dtype="")}
@@ -31,7 +32,8 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the 23 steps of an epoch on the digits several segments, and so the chunks of an evaluation."""
     monkeypatch.setattr("mlp_xp.segments.BLOCK_BYTES", 15_000)
     monkeypatch.setattr("mlp_xp.datasets.stored.BLOCK_BYTES", 10_000)
-    monkeypatch.setattr("mlp_xp.model.CHUNK_ROWS", 50)
+    monkeypatch.setattr(Backend, "rows_at_once", 50)
+    monkeypatch.setattr(NumPyBackend, "rows_at_once", 50)
 
 
 def write(folder: Path, features: np.ndarray, targets: np.ndarray) -> Path:

@@ -98,12 +98,10 @@ def test_a_loss_is_taken_before_its_step(numpy_backend: Backend) -> None:
 
 
 def test_every_test_row_counts(backend: Backend) -> None:
-    """Also where the rows do not fill the last chunk: 4,097 rows make two chunks, one of them padded."""
-    from mlp_xp.model import CHUNK_ROWS
-
+    """Also where the rows do not fill the last chunk: one more than are best at once make two chunks, one padded."""
     data = toy()
-    repeats = -(-(CHUNK_ROWS + 1) // data.train.n_samples)
-    rows = np.tile(np.arange(data.train.n_samples), repeats)[: CHUNK_ROWS + 1]
+    n = backend.rows_at_once + 1
+    rows = np.arange(n) % data.train.n_samples
     big = Split(data.train, data.train.take(rows))
     settings = Settings(hidden_layer_sizes=(4,), batch_size=48, epochs=1, dtype="float64")
     (epoch,) = train(settings, big, backend)
