@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import platform
+import threading
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -11,23 +14,28 @@ from threadpoolctl import threadpool_info
 import mlp_xp_numpy_namespace as xp
 from mlp_xp.array_types import Array, PyTree
 from mlp_xp.backend import Backend, Step, choose_device
-from mlp_xp_numpy_program import Program, leaves, signature
+from mlp_xp_numpy_program import Program, leaves, rebuild, signature
 
-FEWEST_STEPS = 3
-"""Of a loop that is worth tracing: that takes about as long as a step."""
+FEWEST_STEPS = 16
+"""Of a loop that is worth tracing at first sight: that takes as long as two to four steps."""
 MOST_PROGRAMS = 4
-"""That are kept for later, each with its memory and its constants; the one that was used last stays longest."""
+"""That are kept for later, each with its memory; the one that was used last stays longest."""
+
+_log = logging.getLogger(__name__)
 
 
 class NumPyBackend(Backend):
     """NumPy on the CPU."""
 
     name = "numpy"
+    rows_at_once = 1024
 
     def __init__(self, device: str | None = None) -> None:
         self.xp = xp
         self.device = choose_device(self.name, device, self.devices())
         self._programs: dict[Any, Program] = {}
+        self._seen: deque[int] = deque(maxlen=2 * MOST_PROGRAMS)
+        self._lock = threading.Lock()
 
     def asarray(self, host: np.ndarray[Any, Any], dtype: str | None = None) -> Array:
         return np.asarray(host, dtype=dtype)
@@ -48,17 +56,35 @@ class NumPyBackend(Backend):
     ) -> tuple[PyTree, tuple[Array, ...]]:
         # As every other library: an overflow shows in the result, which the caller looks at.
         with np.errstate(over="ignore", invalid="ignore"):
-            if xs[0].shape[0] < FEWEST_STEPS:  # not worth a program
-                return super().scan(step, carry, xs, constants)
             try:
                 rows = tuple(x[0] for x in xs)
-                key = step, signature(carry), signature(rows), tuple(map(id, leaves(constants)))
-                # Taken out while it runs: another thread must not write to the same memory.
-                program = self._programs.pop(key, None) or Program(step, carry, xs, constants)
-            except Exception:  # whatever a step does that cannot be traced, the plain loop can do, or say why not
-                return super().scan(step, carry, xs, constants)
-            result = program.run(carry, xs)
+                key = step, signature(carry), signature(rows), signature(constants, "strides")
+                program = self._take_program(key) or self._trace(key, step, carry, xs, constants)
+                if program is not None:
+                    try:
+                        return program.run(carry, xs, constants)
+                    finally:
+                        self._keep_program(key, program)
+            except Exception as error:
+                _log.debug("%r is run without being traced: %s", step, error)
+            carry, ys = super().scan(step, carry, xs, constants)
+            return rebuild(carry, map(np.asanyarray, leaves(carry))), ys  # a 0-d array is a number after any operation
+
+    def _take_program(self, key: Any) -> Program | None:
+        """Return a kept program, which is taken out while it runs: another thread must not write to its memory."""
+        with self._lock:
+            return self._programs.pop(key, None)
+
+    def _keep_program(self, key: Any, program: Program) -> None:
+        with self._lock:
             self._programs[key] = program
             while len(self._programs) > MOST_PROGRAMS:
                 self._programs.pop(next(iter(self._programs)))
-            return result
+
+    def _trace(self, key: Any, step: Step, carry: PyTree, xs: tuple[Array, ...], constants: PyTree) -> Program | None:
+        """Return a new program if it is worth it: for a long loop, or a short one that is run again."""
+        is_known = hash(key) in self._seen
+        self._seen.append(hash(key))
+        if xs[0].shape[0] < FEWEST_STEPS and not is_known:
+            return None
+        return Program(step, carry, xs, constants)

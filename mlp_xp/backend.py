@@ -44,9 +44,13 @@ class Backend(ABC):
         The library's array API namespace.
     device : object
         The device, as ``xp`` names it.
+    rows_at_once : int
+        How many rows are best pushed through a network at once where nothing is learnt: enough to keep the device
+        busy; on a processor that goes through them operation by operation, no more than its cache holds.
     """
 
     name: ClassVar[str]
+    rows_at_once: ClassVar[int] = 4096
     xp: Namespace
     device: Any
 

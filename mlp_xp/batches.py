@@ -24,8 +24,8 @@ class DeviceData(NamedTuple):
     ----------
     features : array of shape (n_samples, n_features)
         ``uint8`` if they are stored so, else of the training's dtype.
-    targets : array of shape (n_samples,) or (n_samples, n_targets)
-        ``int32`` labels, or numbers of the training's dtype.
+    targets : array of shape (n_samples,) or (n_samples, n_targets), or None
+        ``int32`` labels, or numbers of the training's dtype; None where nothing but predictions is asked for.
     """
 
     features: Array
@@ -33,14 +33,14 @@ class DeviceData(NamedTuple):
 
 
 def to_device(data: Dataset, backend: Backend, dtype: str, arithmetic: Arithmetic) -> DeviceData:
-    """Copy a data set to the backend's device; bytes stay bytes, other features become ``dtype``.
+    """Copy a data set in memory to the backend's device; bytes stay bytes, other features become ``dtype``.
 
     Raises
     ------
     DataError
         If a number is not finite, or not in ``dtype``.
     """
-    targets = _cast(data.targets, dtype, data.name, "target") if data.n_classes is None else data.targets
+    targets = cast(data.targets, dtype, data.name, "target") if data.n_classes is None else data.targets
     return DeviceData(
         features_to_device(data.features, backend, dtype, arithmetic, data.name),
         backend.asarray(targets, dtype if data.n_classes is None else "int32"),
@@ -48,26 +48,42 @@ def to_device(data: Dataset, backend: Backend, dtype: str, arithmetic: Arithmeti
 
 
 def features_to_device(
-    features: NDArray[Any], backend: Backend, dtype: str, arithmetic: Arithmetic, source: str
+    features: NDArray[Any],
+    backend: Backend,
+    dtype: str,
+    arithmetic: Arithmetic,
+    source: str,
+    limits: NDArray[Any] | None = None,
 ) -> Array:
-    """Copy features, shape (n_samples, n_features), as `to_device` does; ``source`` names them in its error."""
+    """Copy features, shape (n, n_features), as `to_device` does; ``source`` names them in its error.
+
+    Features that are no bytes may be rounded relative to the largest of all. Where they are only some of a data set's
+    rows, ``limits`` are that data set's: they are appended, and rounded with them, to the bits that all rows have.
+    """
     if features.dtype == np.uint8:
         return backend.asarray(features)
-    return arithmetic.round_activation(backend.asarray(_cast(features, dtype, source, "feature"), dtype))
+    rows = features if limits is None else np.concatenate([features, limits])
+    return arithmetic.round_activation(backend.asarray(cast(rows, dtype, source, "feature"), dtype))
 
 
-def _cast(values: NDArray[Any], dtype: str, source: str, noun: str) -> NDArray[Any]:
-    """Return host values of shape (n, m) in a type that holds them."""
+def cast(values: NDArray[Any], dtype: str, source: str, noun: str) -> NDArray[Any]:
+    """Return host values of shape (n, m) in a type that holds them; ``source`` and ``noun`` name them in the error.
+
+    Raises
+    ------
+    DataError
+        If a value is not finite, or not in ``dtype``.
+    """
     with np.errstate(over="ignore"):  # is looked for right below
-        cast = values.astype(dtype, copy=False)
-    finite = np.isfinite(cast)
+        numbers = values.astype(dtype, copy=False)
+    finite = np.isfinite(numbers)
     if not finite.all():
         row, column = np.unravel_index(np.argmin(finite), finite.shape)
         problem = f"a {noun} (column {column}, counted from 0) is {values[row, column]}"
         if np.isfinite(values[row, column]):
             raise data_error(source, f"{problem}, which {dtype} cannot hold", "use --dtype float64, or another unit")
         raise data_error(source, problem, "remove the row or give it a number")
-    return cast
+    return numbers
 
 
 def gather(data: DeviceData, rows: Array, scale: float, n_outputs: int, arithmetic: Arithmetic) -> tuple[Array, Array]:

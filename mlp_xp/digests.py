@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+ADDED = ("dropout", "max_gradient_norm")
+"""Settings that came after the first recorded runs."""
+
+
 class Digests(NamedTuple):
     """Digests of an epoch, in hexadecimal.
 
@@ -52,8 +56,14 @@ def digest_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def first_link(settings: Settings, sha256_train: str, sha256_test: str) -> str:
-    """Return the link before the first epoch: of the settings, but for how many epochs they ask, and the data."""
+    """Return the link before the first epoch: of the settings, but for how many epochs they ask, and the data.
+
+    Settings that the first version did not have count where they are not their default: its runs stay as they are.
+    """
     values = {name: value for name, value in settings.to_dict().items() if name != "epochs"}
+    for name in ADDED:
+        if values[name] == getattr(Settings, name):
+            del values[name]
     return hashlib.sha256(_canonical([values, sha256_train, sha256_test])).hexdigest()
 
 

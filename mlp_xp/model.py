@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mlp_xp.arithmetic import Arithmetic
-from mlp_xp.array_types import Array, PyTree
+from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend, Step
 from mlp_xp.batches import DeviceData, features_to_device, gather, gather_features
 from mlp_xp.datasets.dataset import as_numbers
+from mlp_xp.datasets.stored import Features, StoredTable
 from mlp_xp.errors import DataError
 from mlp_xp.network import Parameters, map_parameters
 from mlp_xp.objective import Objective
+from mlp_xp.segments import DeviceRows, Rows, StoredRows
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-CHUNK_ROWS = 1024
-"""Most rows that are pushed through the network at once when nothing is learnt; of N networks, the Nth part.
-
-So many that their products run at full speed, so few that what lies between them stays in a processor's cache."""
+    from numpy.typing import NDArray
 
 
 class Prediction(NamedTuple):
@@ -88,13 +86,13 @@ class Model:
     arithmetic: Arithmetic
     dtype: str
 
-    def predict(self, features: ArrayLike) -> Prediction:
+    def predict(self, features: Features) -> Prediction:
         """Predict rows, stored as the training's were (``scale`` is applied).
 
         Parameters
         ----------
-        features : array-like of shape (n, n_features)
-            Whatever NumPy can read.
+        features : array-like or StoredTable of shape (n, n_features)
+            Whatever NumPy can read; or rows in a file, which are read in pieces.
 
         Raises
         ------
@@ -102,29 +100,36 @@ class Model:
             If the number of features is not the network's, there is no row, or a value is no finite number.
         """
         source, wanted = "rows to predict", self.objective.network.layer_sizes[0]
-        host = as_numbers(features, source, "feature")
+        host = features if isinstance(features, StoredTable) else as_numbers(features, source, "feature")
         if host.ndim != 2 or host.shape[1] != wanted or host.shape[0] == 0:
             raise DataError(f"features of shape {host.shape}: the network takes one or more rows of {wanted}")
+        place = self.backend, self.dtype, self.arithmetic
+        rows: Rows
+        if isinstance(host, StoredTable):
+            rows = StoredRows(host, None, source, *place)
+        else:
+            rows = DeviceRows(DeviceData(features_to_device(host, *place, source), None), self.backend)
         step = PredictionStep(self.objective, self.scale, self.arithmetic)
-        (values,) = self._infer(
-            step, features_to_device(host, self.backend, self.dtype, self.arithmetic, source), len(host)
-        )
+        values = self._join([values for (values,) in self._infer(step, rows, len(host))], len(host))
         return Prediction(self._labels(values), values)
 
-    def evaluate(self, data: DeviceData) -> Evaluation:
-        """Return mean loss and accuracy over all rows of a data set that is on the model's device."""
-        (evaluation,) = self.evaluate_each(data)
+    def evaluate(self, rows: Rows) -> Evaluation:
+        """Return mean loss and accuracy over all rows of a data set."""
+        (evaluation,) = self.evaluate_each(rows)
         return evaluation
 
-    def evaluate_each(self, data: DeviceData) -> list[Evaluation]:
+    def evaluate_each(self, rows: Rows) -> list[Evaluation]:
         """Return what `evaluate` does, of each of the networks side by side."""
-        step = EvaluationStep(self.objective, self.scale, self.arithmetic)
-        losses, values = self._infer(step, data, data.features.shape[0])
-        labels = self._labels(values)
-        right = None if labels is None else np.atleast_2d(labels == self.backend.to_host(data.targets))
+        step, targets = EvaluationStep(self.objective, self.scale, self.arithmetic), rows.targets
+        # Of the predictions only the labels are kept.
+        parts = [(losses, self._labels(values)) for losses, values in self._infer(step, rows, len(targets))]
+        losses = np.atleast_2d(self._join([part for part, _ in parts], len(targets)))
+        if self.n_classes is None:
+            return [Evaluation(mean(of_one), None) for of_one in losses]
+        labels = np.atleast_2d(self._join([part for _, part in parts if part is not None], len(targets)))
         return [
-            Evaluation(mean(of_one), None if right is None else float(np.mean(right[i])))
-            for i, of_one in enumerate(np.atleast_2d(losses))
+            Evaluation(mean(of_one), float(np.mean(predicted == targets)))
+            for of_one, predicted in zip(losses, labels, strict=True)
         ]
 
     def host_parameters(self) -> Parameters:
@@ -139,19 +144,28 @@ class Model:
         labels: NDArray[np.int64] = np.argmax(values, axis=-1).astype(np.int64)
         return labels
 
-    def _infer(self, step: Step, constants: PyTree, n: int) -> list[NDArray[Any]]:
-        """Return what a step says of each of n rows, on the host: arrays of shape (..., n, …)."""
+    def _infer(self, step: Step, rows: Rows, n: int) -> Iterator[list[NDArray[Any]]]:
+        """Yield what a step says of the first n rows, on the host and part by part: arrays of shape (..., part, …).
+
+        The last part is filled up with what `_join` cuts off again.
+        """
         leading = self.parameters[0].bias.shape[:-1]
-        n_chunks = min(-(-n * math.prod(leading) // CHUNK_ROWS), n)
+        # Of N networks side by side, each gets the Nth part of the rows that are best at once.
+        n_chunks = min(-(-n * math.prod(leading) // self.backend.rows_at_once), n)
         rows_per_chunk = -(-n // n_chunks)
-        # Chunks of one size compile once; the last one is filled up with rows whose results are cut off again.
-        rows = np.arange(n_chunks * rows_per_chunk) % n
-        xs = (self.backend.asarray(rows.reshape(n_chunks, rows_per_chunk), "int32"),)
-        _, ys = self.backend.scan(step, self.parameters, xs, constants)
+        # Chunks of one size compile once; the last one is filled up with rows that were there before.
+        order = (np.arange(n_chunks * rows_per_chunk) % n).astype(np.int32).reshape(n_chunks, rows_per_chunk)
         axis = len(leading)  # of the rows; the chunks' axis is moved to where it is beside it
-        hosts = (np.moveaxis(self.backend.to_host(y), 0, axis) for y in ys)
-        filled_up = (host.reshape(*leading, -1, *host.shape[axis + 2 :]) for host in hosts)
-        return [host[(*[slice(None)] * axis, slice(n))] for host in filled_up]
+        for numbers, constants in rows.segments(order):
+            _, ys = self.backend.scan(step, self.parameters, (numbers,), constants)
+            hosts = (np.moveaxis(self.backend.to_host(y), 0, axis) for y in ys)
+            yield [host.reshape(*leading, -1, *host.shape[axis + 2 :]) for host in hosts]
+
+    def _join(self, parts: list[NDArray[Any]], n: int) -> NDArray[Any]:
+        """Return the parts of an array of `_infer` as one, of shape (..., n, …)."""
+        axis = len(self.parameters[0].bias.shape[:-1])
+        joined: NDArray[Any] = np.concatenate(parts, axis=axis)[(*[slice(None)] * axis, slice(n))]
+        return joined
 
 
 @dataclass(frozen=True)
@@ -163,10 +177,10 @@ class PredictionStep:
     arithmetic: Arithmetic
 
     def __call__(
-        self, carry: Parameters, x: tuple[Array, ...], constants: Array
+        self, carry: Parameters, x: tuple[Array, ...], constants: DeviceData
     ) -> tuple[Parameters, tuple[Array, ...]]:
         """Take the row numbers in ``x[0]``."""
-        features = gather_features(constants, x[0], self.scale, self.arithmetic)
+        features = gather_features(constants.features, x[0], self.scale, self.arithmetic)
         return carry, (self.objective.predict(carry, features, self.arithmetic),)
 
 

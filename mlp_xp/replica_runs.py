@@ -1,6 +1,6 @@
 """A folder of replicas: an ordinary run folder per seed, and what they have in common, readable without mlp_xp.
 
-``seed-0/``, …      a run folder each (see `mlp_xp.runs`): a network like any other
+``seed-0/``, …      a run folder each (see `mlp_xp.runs`), but for the picture: a network like any other
 ``replicas.json``   what ``run.json`` says, with the settings of the first seed, and the list of all seeds
 ``curve.jsonl``     a line per epoch: mean, standard_deviation, least and most of loss, test_loss and accuracy; seconds
 ``loss.png``        the mean curves with their bands
@@ -81,6 +81,7 @@ def record_replicas(
                 "sha256_start": first_link(one, about_data["sha256_train"], about_data["sha256_test"]),
             },
             checkpoint_every,
+            picture=False,  # which takes longer to draw than many a training takes; there is one of all together
         )
         for path, one in zip(folders, each, strict=True)
     ]
@@ -90,7 +91,7 @@ def record_replicas(
 
 
 def _recorded(
-    folder: Path, title: str, epochs: Iterable[ReplicatedEpoch], writers: Sequence[RunWriter]
+    folder: Path, heading: str, epochs: Iterable[ReplicatedEpoch], writers: Sequence[RunWriter]
 ) -> Iterator[ReplicatedEpoch]:
     curve: list[Mapping[str, Any]] = []
     step_losses: list[NDArray[np.float64]] = []
@@ -104,10 +105,8 @@ def _recorded(
                 file.write(json.dumps(curve[-1]) + "\n")
             yield epoch
     finally:
-        for writer in writers:
-            writer.finish()
         if curve:
             from mlp_xp.plots import plot_replicas, png  # matplotlib is slow to import, and comes last
 
             with writing(folder):
-                write_atomically(folder / PICTURE, png(plot_replicas(np.concatenate(step_losses), curve, title)))
+                write_atomically(folder / PICTURE, png(plot_replicas(np.concatenate(step_losses), curve, heading)))

@@ -13,8 +13,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import platform
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -151,6 +153,8 @@ def check_free(folder: Path, overwrite: bool) -> None:
         If it does, or cannot be looked into.
     """
     with writing(folder):
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "it is a file, not a folder")
         taken = any((folder / name).exists() for name in (*FILES, CHECKPOINTS))
     if taken and not overwrite:
         raise RunError(f"{folder} already holds a run; choose another --out, or replace it with --overwrite")
@@ -192,7 +196,8 @@ def begin_folder(folder: Path, name: str, description: Mapping[str, Any]) -> Non
         If the file cannot be written: an old run is then still whole.
     """
     make_folder(folder)
-    replicas = list(folder.glob(f"{REPLICA}*/")) if (folder / REPLICAS).exists() else []
+    replicas = [path for path in folder.glob(f"{REPLICA}*/") if re.fullmatch("[0-9]+", path.name[len(REPLICA) :])]
+    replicas = replicas if (folder / REPLICAS).exists() else []
     write_atomically(folder / name, (json.dumps(description, indent=2) + "\n").encode())
     _clear(folder, [other for other in FILES if other != name])
     for replica in replicas:
@@ -222,6 +227,8 @@ class RunWriter:
         As `describe_run` gives it.
     checkpoint_every : int
         0 for none.
+    picture : bool
+        Whether `finish` draws one.
 
     Raises
     ------
@@ -229,8 +236,11 @@ class RunWriter:
         If a file cannot be written; also by the methods.
     """
 
-    def __init__(self, folder: Path, description: Mapping[str, Any], checkpoint_every: int) -> None:
+    def __init__(
+        self, folder: Path, description: Mapping[str, Any], checkpoint_every: int, *, picture: bool = True
+    ) -> None:
         self._folder, self._title, self._checkpoint_every = folder, title(description), checkpoint_every
+        self._picture = picture
         self._curve: list[dict[str, Any]] = []
         self._step_losses: list[NDArray[np.float64]] = []
         with writing(folder):
@@ -248,7 +258,7 @@ class RunWriter:
 
     def finish(self) -> None:
         """Draw the picture, if there is anything to draw."""
-        if self._curve:
+        if self._curve and self._picture:
             from mlp_xp.plots import plot_run, png  # matplotlib is slow to import, and comes last
 
             figure = plot_run(np.concatenate(self._step_losses), self._curve, self._title)

@@ -17,7 +17,7 @@ from mlp_xp.losses import LOSSES
 from mlp_xp.optimizers import OPTIMIZERS, SGD, Adam, Optimizer
 
 DTYPES = ("float32", "float64")
-REALS = ("learning_rate", "epsilon", "momentum", "beta_1", "beta_2", "l2")
+REALS = ("learning_rate", "epsilon", "momentum", "beta_1", "beta_2", "l2", "dropout", "max_gradient_norm")
 LEAST_EXACT = 2.0**-100
 """Products with a smaller setting could be subnormal numbers, which some libraries take for 0."""
 MOST_UNITS = 2**28
@@ -87,6 +87,10 @@ class Settings:
         Of Adam.
     l2 : float
         Penalty l2 / 2 × the sum of all squared weights, ≥ 0.
+    dropout : float
+        Share of the hidden units that are left out in a step, in [0, 1).
+    max_gradient_norm : float or None
+        A longer gradient is shortened to that norm, > 0; None for never.
     batch_size : int
         Rows of a step; the last, partial batch of an epoch is left out.
     epochs : int
@@ -117,6 +121,8 @@ class Settings:
     beta_2: float = 0.999
     epsilon: float = 1e-8
     l2: float = 0.0
+    dropout: float = 0.0
+    max_gradient_norm: float | None = None
     batch_size: int = 50
     epochs: int = 20
     init: str = "pytorch"
@@ -146,14 +152,17 @@ class Settings:
             _require(_whole(getattr(self, name), least), name, self, f"a whole number ≥ {least}")
         for name in ("learning_rate", "epsilon"):
             _require(_real(getattr(self, name)) and getattr(self, name) > 0, name, self, "a number > 0")
-        for name in ("momentum", "beta_1", "beta_2"):
+        for name in ("momentum", "beta_1", "beta_2", "dropout"):
             _require(_real(getattr(self, name)) and 0 <= getattr(self, name) < 1, name, self, "a number in [0, 1)")
         _require(self.momentum == 0 or self.optimizer == "sgd", "momentum", self, "0 unless optimizer = 'sgd'")
         _require(_real(self.l2) and self.l2 >= 0, "l2", self, "a number ≥ 0")
-        for name in REALS:  # 1 and 1.0 are the same setting: they must be recorded alike
+        norm = self.max_gradient_norm
+        _require(norm is None or (_real(norm) and norm > 0), "max_gradient_norm", self, "a number > 0, or None")
+        reals = [name for name in REALS if getattr(self, name) is not None]
+        for name in reals:  # 1 and 1.0 are the same setting: they must be recorded alike
             object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
         if self.arithmetic == "exact":
-            for name in REALS:
+            for name in reals:
                 value = getattr(self, name)
                 _require(value == 0 or value >= LEAST_EXACT, name, self, f"≥ {LEAST_EXACT:.2g} in exact arithmetic")
         _require(isinstance(self.nesterov, bool), "nesterov", self, "True or False")

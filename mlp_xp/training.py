@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.array_types import Array, PyTree
 from mlp_xp.backend import Backend
-from mlp_xp.batches import DeviceData, to_device
+from mlp_xp.batches import features_to_device
 from mlp_xp.checkpoint import Checkpoint, device_tensors, host_tensors, unstack
 from mlp_xp.datasets.dataset import Dataset, Split
 from mlp_xp.datasets.files import data_error
@@ -25,7 +26,8 @@ from mlp_xp.initializers import initial_parameters, initial_replicas
 from mlp_xp.model import Model, mean
 from mlp_xp.network import Network, Parameters, map_parameters
 from mlp_xp.objective import Objective
-from mlp_xp.randomness import batch_order, batch_orders
+from mlp_xp.randomness import batch_order, batch_orders, dropout_keys
+from mlp_xp.segments import Rows, open_rows
 from mlp_xp.settings import Settings
 from mlp_xp.step import TrainingStep
 
@@ -145,6 +147,8 @@ class Trainer:
                 f"batch_size = {settings.batch_size}: there are only {data.n_samples} rows to train on; "
                 f"choose at most {data.n_samples}"
             )
+        if replicas is not None and replicas < 1:
+            raise SettingsError(f"replicas = {replicas}: must be a whole number ≥ 1, or None for one network alone")
         self.settings, self.data, self.backend, self.replicas = settings, data, backend, replicas
         self.seeds = range(settings.seed, settings.seed + (replicas or 1))
         self.objective = make_objective(settings, data)
@@ -158,15 +162,19 @@ class Trainer:
             initial = initial_replicas(sizes, settings.init, self.seeds)
         self.arithmetic = open_arithmetic(settings, backend)
         self.arithmetic.certify(sizes, settings.batch_size, data.scale)
-        self.rows = to_device(data, backend, settings.dtype, self.arithmetic)
-        if settings.arithmetic == "exact":
-            _check_columns(data, self.rows.features, backend)
+        rounded = settings.arithmetic == "exact" and data.features.dtype != np.uint8
+        limits = data.limits() if rounded else None
+        self.rows = open_rows(data, backend, settings.dtype, self.arithmetic, limits)
+        if limits is not None:
+            _check_columns(limits, data.name, self.arithmetic, backend)
         round_state = self.arithmetic.round_state
         self.parameters = map_parameters(lambda array: round_state(backend.asarray(array, settings.dtype)), initial)
         optimizer = settings.make_optimizer()
         self.optimizer_state = optimizer.init(self.parameters, self.arithmetic)
-        self._drawn: tuple[int, NDArray[np.int32] | None] = -1, None
-        self.step = TrainingStep(self.objective, optimizer, data.scale, self.arithmetic)
+        self._drawn: tuple[int, tuple[NDArray[np.int32], ...]] = -1, ()
+        self.step = TrainingStep(
+            self.objective, optimizer, data.scale, self.arithmetic, settings.dropout, settings.max_gradient_norm
+        )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from where another training was.
@@ -182,23 +190,44 @@ class Trainer:
 
     def run_epoch(self, epoch: int) -> NDArray[np.float64]:
         """Train on every batch of an epoch and return their losses, shape (n_steps,) or (n_steps, replicas)."""
-        drawn, order = self._drawn
-        if drawn != epoch or order is None:
-            order = self._draw(epoch)
-        carry, (losses,) = self.backend.scan(
-            self.step, (self.parameters, self.optimizer_state), (self.backend.asarray(order),), self.rows
-        )
+        drawn, inputs = self._drawn
+        order, *further = inputs if drawn == epoch else self._draw(epoch)
+        carry: PyTree = self.parameters, self.optimizer_state
+        losses: list[Array] = []
+        first = 0
+        for numbers, rows in self.rows.segments(order):
+            if len(losses) > 1:  # a device that works by itself shall hold the rows of two segments, not of all
+                self.backend.to_host(losses[-2])
+            last = first + numbers.shape[0]
+            xs = (numbers, *(self.backend.asarray(array[first:last]) for array in further))
+            carry, (of_segment,) = self.backend.scan(self.step, carry, xs, rows)
+            losses.append(of_segment)
+            first = last
         self.parameters, self.optimizer_state = carry
         if epoch + 1 < self.settings.epochs:  # while the device is at work, if it works by itself
             self._drawn = epoch + 1, self._draw(epoch + 1)
-        return self.backend.to_host(losses).astype(np.float64)
+        return np.concatenate([self.backend.to_host(of_segment) for of_segment in losses], dtype=np.float64)
 
-    def _draw(self, epoch: int) -> NDArray[np.int32]:
-        """Return the row numbers of every batch, shape (n_steps, batch_size) or (n_steps, replicas, batch_size)."""
+    def _draw(self, epoch: int) -> tuple[NDArray[np.int32], ...]:
+        """Return what is random in an epoch's steps, each with an axis of the replicas, if there are any, after the first.
+
+        Returns
+        -------
+        order : ndarray of int32, shape (n_steps, batch_size)
+            Row numbers.
+        keys : ndarray of int32, shape (n_steps, n_hidden, 2)
+            Only with dropout: of the hidden layers' masks.
+        """
         shape = self.data.n_samples, self.settings.batch_size
         if self.replicas is None:
-            return batch_order(*shape, self.settings.seed, epoch)
-        return batch_orders(*shape, self.seeds, epoch)
+            order = batch_order(*shape, self.settings.seed, epoch)
+        else:
+            order = batch_orders(*shape, self.seeds, epoch)
+        if not self.settings.dropout:
+            return (order,)
+        n_hidden = len(self.settings.hidden_layer_sizes)
+        keys = [dropout_keys(len(order), n_hidden, seed, epoch) for seed in self.seeds]
+        return order, keys[0] if self.replicas is None else np.stack(keys, axis=1)
 
     @property
     def model(self) -> Model:
@@ -229,7 +258,9 @@ def train(
     ----------
     settings : Settings
     data : Split
-        Not to be written to before the last epoch: a backend may take the memory as it is.
+        Not to be written to before the last epoch: a backend may take the memory as it is. Features that are in a
+        file are read in every epoch, in pieces of bounded size: with the same results, in memory that does not grow
+        with their number.
     backend : Backend
         Where it is computed.
     initial : tuple of Layer, optional
@@ -248,7 +279,7 @@ def train(
         If the settings do not fit the data, or the initial parameters do not fit the network.
     DataError
         If the test set is not of the training set's kind, or a number is not finite in the settings' dtype. Both are
-        raised by the call itself.
+        raised by the call itself. In any epoch, if features are in a file that has changed or cannot be read.
     TrainingDiverged
         If a loss is not finite.
     """
@@ -272,7 +303,7 @@ def train_each(
         raise SettingsError(f"data is a {type(data).__name__}: give what its split() returns")
     _check_kind(data)
     trainer = Trainer(settings, data.train, backend, initial, replicas)
-    test_rows = to_device(data.test, backend, settings.dtype, trainer.arithmetic.for_inference())
+    test_rows = open_rows(data.test, backend, settings.dtype, trainer.arithmetic.for_inference())
     if start is not None:
         trainer.restore(start)
         return _epochs(trainer, test_rows, start.epoch + 1, [start.chain])
@@ -281,7 +312,7 @@ def train_each(
     return _epochs(trainer, test_rows, 0, chains)
 
 
-def _epochs(trainer: Trainer, test_rows: DeviceData, first: int, chains: Sequence[str]) -> Iterator[tuple[Epoch, ...]]:
+def _epochs(trainer: Trainer, test_rows: Rows, first: int, chains: Sequence[str]) -> Iterator[tuple[Epoch, ...]]:
     for epoch in range(first, trainer.settings.epochs):
         begin = time.perf_counter()
         # One contiguous row per network.
@@ -309,16 +340,19 @@ def _epochs(trainer: Trainer, test_rows: DeviceData, first: int, chains: Sequenc
         yield tuple(records)
 
 
-def _check_columns(data: Dataset, rounded: Array, backend: Backend) -> None:
-    """Warn of features that vary no longer once they are rounded relative to the largest of all."""
-    xp = backend.xp
-    spread = np.max(data.features, axis=0) - np.min(data.features, axis=0)
-    left = backend.to_host(xp.max(rounded, axis=0) - xp.min(rounded, axis=0))
-    erased = np.flatnonzero((left == 0) & (spread > 0))
+def _check_columns(limits: NDArray[Any], name: str, arithmetic: Arithmetic, backend: Backend) -> None:
+    """Warn of features that vary no longer once they are rounded relative to the largest of all.
+
+    Rounding keeps the order of numbers: what a column's least and greatest become are the limits of the rounded column.
+    """
+    host = limits.astype(np.float64)
+    spread = host[1] - host[0]
+    rounded = backend.to_host(features_to_device(limits, backend, "float64", arithmetic, name))
+    erased = np.flatnonzero((rounded[0] == rounded[1]) & (spread > 0))
     if erased.size:
-        column, largest = erased[0], np.max(np.abs(data.features))
+        column, largest = erased[0], np.max(np.abs(host))
         warnings.warn(
-            f"{data.name}: column {column}, counted from 0, varies by {spread[column]:.3g}, but the largest feature of "
+            f"{name}: column {column}, counted from 0, varies by {spread[column]:.3g}, but the largest feature of "
             f"all is {largest:.3g}: rounded to the bits of exact arithmetic, {erased.size} such columns are constant; "
             "standardise the columns, clip what is far off, or use --arithmetic native",
             UserWarning,

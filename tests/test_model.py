@@ -16,7 +16,7 @@ from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.errors import DataError
 from mlp_xp.initializers import initial_parameters
-from mlp_xp.model import CHUNK_ROWS, Model, mean
+from mlp_xp.model import Model, mean
 from mlp_xp.network import Network, map_parameters
 from mlp_xp.objective import Objective
 
@@ -57,9 +57,10 @@ def test_a_regression_predicts_numbers(backend: Backend) -> None:
 
 
 def test_more_rows_than_a_chunk_change_nothing(backend: Backend) -> None:
-    features = rows(2 * CHUNK_ROWS + 1)
+    n = 2 * backend.rows_at_once + 1
+    features = rows(n)
     _, values = make(backend).predict(features)
-    assert values.shape == (2 * CHUNK_ROWS + 1, 3)
+    assert values.shape == (n, 3)
     _, last = make(backend).predict(features[-5:])
     np.testing.assert_allclose(values[-5:], last, rtol=1e-13)
 

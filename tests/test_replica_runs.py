@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +52,8 @@ def test_every_seed_has_a_run_of_its_own_that_is_the_one_it_makes_alone(
     for i, seed in enumerate((3, 4)):
         settings, run, alone = replace(SETTINGS, seed=seed), tmp_path / "many" / f"seed-{seed}", tmp_path / str(seed)
         list(record(alone, settings, digits, backend, train(settings, digits, backend)))
-        assert names(run) == names(alone) == RUN_FILES | {"checkpoints"}
+        assert names(alone) == RUN_FILES | {"checkpoints"}
+        assert names(run) == names(alone) - {"loss.png"}, "the picture is that of all together"
         for name in ("steps.csv", "weights.safetensors", "checkpoints/epoch-0001.safetensors"):
             assert (run / name).read_bytes() == (alone / name).read_bytes()
         described, expected = (json.loads((folder / "run.json").read_text()) for folder in (run, alone))
@@ -122,6 +124,23 @@ def test_other_runs_beside_are_not_replicas(numpy_backend: Backend, tmp_path: Pa
     assert (tmp_path / "seed-9" / "run.json").read_text() == "precious"
 
 
+def test_what_only_begins_like_a_replica_stays(numpy_backend: Backend, tmp_path: Path, digits: Split) -> None:
+    make(tmp_path, digits, numpy_backend)
+    shutil.copytree(tmp_path / "seed-3", tmp_path / "seed-3-best")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "seed-3-best").iterdir() if path.is_file()}
+    make(tmp_path, digits, numpy_backend, overwrite=True)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "seed-3-best").iterdir() if p.is_file()} == before
+
+
+def test_a_file_in_the_place_of_a_replica_is_seen_before_anything_is_written(
+    numpy_backend: Backend, tmp_path: Path, digits: Split
+) -> None:
+    (tmp_path / "seed-4").write_text("precious")
+    with pytest.raises(RunError, match="seed-4: cannot be written: it is a file, not a folder; choose another --out"):
+        record_replicas(tmp_path, SETTINGS, digits, numpy_backend, Never(), N, overwrite=True)
+    assert names(tmp_path) == {"seed-4"}
+
+
 def test_old_replicas_stay_when_new_ones_cannot_begin(
     numpy_backend: Backend, tmp_path: Path, digits: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,7 +163,7 @@ def test_what_was_saved_stays_when_training_stops(numpy_backend: Backend, tmp_pa
     epochs.close()  # type: ignore[attr-defined]
     for folder in (tmp_path, tmp_path / "seed-3", tmp_path / "seed-4"):
         assert len((folder / "curve.jsonl").read_text().splitlines()) == 1
-        assert (folder / "loss.png").exists()
+    assert (tmp_path / "loss.png").exists()
 
 
 def test_who_takes_the_folder_for_a_run_is_told_where_the_runs_are(

@@ -134,7 +134,7 @@ def test_all_replicas_are_tested_at_once_in_chunks_that_the_memory_holds(
 ) -> None:
     settings = replace(SGD, epochs=1, arithmetic="exact", dtype="")
     (expected,) = train_replicas(settings, digits, NumPyBackend(), N)
-    monkeypatch.setattr(mlp_xp.model, "CHUNK_ROWS", chunk_rows)
+    monkeypatch.setattr(NumPyBackend, "rows_at_once", chunk_rows)
     backend = Watching()
     (epoch,) = train_replicas(settings, digits, backend, N)
     assert backend.shapes[-2:] == [(11, N, 120), chunks]
@@ -167,6 +167,21 @@ def test_a_replica_that_diverges_is_named(backend: Backend) -> None:
     assert len(list(train_replicas(settings, data, backend, 2))) == 1
     with pytest.raises(TrainingDiverged, match=rf"^seed {first + 2}: epoch 0, step 0: the loss is inf; try a smaller"):
         list(train_replicas(settings, data, backend, 3))
+
+
+def test_a_later_replica_that_ends_badly_is_named(
+    numpy_backend: Backend, digits: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fine, bad = mlp_xp.model.Evaluation(1.0, 0.5), mlp_xp.model.Evaluation(math.inf, 0.5)
+    monkeypatch.setattr(mlp_xp.model.Model, "evaluate_each", lambda *_: [fine, bad, fine])
+    with pytest.raises(TrainingDiverged, match=r"^seed 6: epoch 0, after the last step: the test loss is inf"):
+        list(train_replicas(SGD, digits, numpy_backend, N))
+
+
+@pytest.mark.parametrize("replicas", [0, -1])
+def test_there_is_one_replica_at_least(numpy_backend: Backend, digits: Split, replicas: int) -> None:
+    with pytest.raises(SettingsError, match=rf"^replicas = {replicas}: must be a whole number ≥ 1"):
+        Trainer(SGD, digits.train, numpy_backend, replicas=replicas)
 
 
 def test_a_replica_that_diverges_in_the_last_step_is_named(backend: Backend) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from mlp_xp.datasets import Dataset, Split, load
 from mlp_xp.errors import DataError, SettingsError, TrainingDiverged
 from mlp_xp.initializers import initial_parameters
 from mlp_xp.settings import Settings
-from mlp_xp.training import Epoch, train
+from mlp_xp.training import Epoch, Trainer, train
 
 SETTINGS = Settings(hidden_layer_sizes=(32,), batch_size=100, epochs=3)
 # Rounding errors grow by less than 1,000 in these 42 steps; a wrong formula is off in the first digits.
@@ -97,12 +98,10 @@ def test_a_loss_is_taken_before_its_step(numpy_backend: Backend) -> None:
 
 
 def test_every_test_row_counts(backend: Backend) -> None:
-    """Also where the rows do not fill the last chunk: 4,097 rows make two chunks, one of them padded."""
-    from mlp_xp.model import CHUNK_ROWS
-
+    """Also where the rows do not fill the last chunk: one more than are best at once make two chunks, one padded."""
     data = toy()
-    repeats = -(-(CHUNK_ROWS + 1) // data.train.n_samples)
-    rows = np.tile(np.arange(data.train.n_samples), repeats)[: CHUNK_ROWS + 1]
+    n = backend.rows_at_once + 1
+    rows = np.arange(n) % data.train.n_samples
     big = Split(data.train, data.train.take(rows))
     settings = Settings(hidden_layer_sizes=(4,), batch_size=48, epochs=1, dtype="float64")
     (epoch,) = train(settings, big, backend)
@@ -288,3 +287,20 @@ def test_a_parameter_beyond_all_bounds_stops_the_training(backend: Backend) -> N
     )
     with pytest.raises(TrainingDiverged, match=r"epoch 0, after the last step: the (largest of layers|test loss)"):
         list(train(settings, data, backend))
+
+
+def test_epochs_may_be_run_in_any_order(numpy_backend: Backend) -> None:
+    """The order of the next epoch is drawn ahead; it must not pass for that of another one."""
+    settings, data = Settings(hidden_layer_sizes=(8,), epochs=9), load("digits")
+
+    def losses(epochs: tuple[int, ...]) -> Any:
+        trainer = Trainer(settings, data, numpy_backend)
+        start = trainer.parameters, trainer.optimizer_state
+        results = []
+        for epoch in epochs:
+            trainer.parameters, trainer.optimizer_state = start
+            results.append(trainer.run_epoch(epoch))
+        return results
+
+    for mine, other in zip(losses((0, 3, 2, 2)), (losses((i,))[0] for i in (0, 3, 2, 2)), strict=True):
+        np.testing.assert_array_equal(mine, other)

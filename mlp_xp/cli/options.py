@@ -101,6 +101,8 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         ("beta_2", float, "of adam"),
         ("epsilon", float, "of adam"),
         ("l2", float, "penalty: l2 / 2 × the sum of all squared weights"),
+        ("dropout", float, "share of the hidden units that a step leaves out"),
+        ("max_gradient_norm", float, "a longer gradient is shortened to that norm; default never"),
         ("batch_size", int, ""),
         ("epochs", int, ""),
         ("init", str, "initial parameters"),
@@ -109,7 +111,7 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         ("arithmetic", str, "exact: the same bits on every backend"),
     ):
         choices = ", ".join(CHOICES[name]) if name in CHOICES else ""
-        default = f"default {getattr(Settings, name)}" if getattr(Settings, name) != "" else ""
+        default = f"default {getattr(Settings, name)}" if getattr(Settings, name) not in ("", None) else ""
         group.add_argument(
             f"--{name.replace('_', '-')}",
             type=kind,

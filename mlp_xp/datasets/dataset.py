@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mlp_xp.datasets.files import data_error
+from mlp_xp.datasets.stored import Features, StoredTable
 from mlp_xp.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -19,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples in the host's memory.
+    """Samples: targets in the host's memory, features there or, if they are many, in their file.
 
     Attributes
     ----------
     name : str
         Where the samples came from, for people.
-    features : ndarray of shape (n_samples, n_features)
+    features : ndarray or StoredTable of shape (n_samples, n_features)
         As stored: 8-bit images stay ``uint8`` until a batch needs them as floats.
     targets : ndarray of shape (n_samples,) or (n_samples, n_targets)
         Class labels, integers from 0 (one axis; a file's become ``int32``), or floats to regress on (two axes).
@@ -42,13 +44,15 @@ class Dataset:
     """
 
     name: str
-    features: NDArray[Any]
+    features: Features
     targets: NDArray[Any]
     n_classes: int | None
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        features, targets = (as_numbers(getattr(self, f"{noun}s"), self.name, noun) for noun in ("feature", "target"))
+        features, targets = self.features, as_numbers(self.targets, self.name, "target")
+        if not isinstance(features, StoredTable):
+            features = as_numbers(features, self.name, "feature")
         if features.ndim != 2 or features.size == 0:
             problem = f"the features have the shape {features.shape}, not (n_samples, n_features)"
             raise data_error(self.name, problem, "give a table with at least one row and one column")
@@ -85,17 +89,38 @@ class Dataset:
         """Number of targets of a row; 1 for labels."""
         return math.prod(self.targets.shape[1:])
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether the features are in a file."""
+        return isinstance(self.features, StoredTable)
+
     def take(self, rows: NDArray[np.integer]) -> Dataset:
-        """Return the data set of those rows, in that order."""
-        return replace(self, features=self.features[rows], targets=self.targets[rows])
+        """Return the data set of those rows, in that order; features in a file stay there."""
+        features = self.features.select(rows) if self.is_stored else self.features[rows]
+        return replace(self, features=features, targets=self.targets[rows])
+
+    def limits(self) -> NDArray[Any]:
+        """Return the least and the greatest number of every feature, shape (2, n_features)."""
+        if self.is_stored:
+            return self.features.limits  # type: ignore[no-any-return]
+        return np.stack([self.features.min(axis=0), self.features.max(axis=0)])
 
     def digest(self) -> str:
         """Return the SHA-256 of shapes, types and values (little-endian, row by row), in hexadecimal."""
+        # Arrays may have been written to since; a file that has is not read from any more.
+        return self._digest if self.is_stored else self._compute_digest()
+
+    @cached_property
+    def _digest(self) -> str:
+        return self._compute_digest()
+
+    def _compute_digest(self) -> str:
         sha = hashlib.sha256(repr((self.n_classes, self.scale)).encode())
         for array in (self.features, self.targets):
-            canonical = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-            sha.update(repr((canonical.dtype.str, canonical.shape)).encode())
-            sha.update(canonical.data)
+            kind = array.dtype.newbyteorder("<")
+            sha.update(repr((kind.str, array.shape)).encode())
+            for block in array.blocks() if isinstance(array, StoredTable) else (array,):
+                sha.update(np.ascontiguousarray(block, dtype=kind).data)
         return sha.hexdigest()
 
     def split(self, test_size: float = 0.2, random_state: int = 2020) -> Split:

@@ -44,17 +44,49 @@ def open_binary(path: Path) -> Iterator[IO[bytes]]:
         Inside the ``with`` block or at its start, if the file cannot be read or its compression is broken.
     """
     try:
-        with path.open("rb") as raw:
+        with _reading(path), path.open("rb") as raw:
             if raw.peek(2)[:2] == _GZIP_MAGIC:
                 with gzip.GzipFile(fileobj=raw) as inflated:
                     yield cast("IO[bytes]", inflated)
             else:
                 yield raw
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+    except (zlib.error, EOFError) as error:
+        raise data_error(path, f"corrupt gzip ({error})", "get or make the file again") from error
+
+
+@contextmanager
+def open_unbuffered(path: Path) -> Iterator[io.FileIO]:
+    """Open a file for reading bytes as they are, straight into the memory of an array; raises as `open_binary`."""
+    with _reading(path), path.open("rb", buffering=0) as raw:
+        yield raw
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except gzip.BadGzipFile as error:  # is an OSError
         raise data_error(path, f"corrupt gzip ({error})", "get or make the file again") from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise data_error(path, f"cannot be read ({reason})", "check the path and its permissions") from error
+
+
+def announce(file: io.FileIO, offset: int, length: int) -> None:
+    """Tell the system, where it listens, what will be read next: a disk finds many places sooner than one by one."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), offset, length, os.POSIX_FADV_WILLNEED)
+
+
+def is_plain(stream: IO[bytes]) -> bool:
+    """Tell whether a file of `open_binary` is not compressed, so that any part of it can be read by itself."""
+    return isinstance(stream, io.BufferedReader)
+
+
+def file_state(stream: IO[bytes] | io.FileIO) -> tuple[int, int]:
+    """Return an open file's size and time of its last change in nanoseconds: other ones mean other contents."""
+    status = os.fstat(stream.fileno())
+    return status.st_size, status.st_mtime_ns
 
 
 @contextmanager

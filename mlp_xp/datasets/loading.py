@@ -6,16 +6,16 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlp_xp.datasets import csv, digits, idx, mnist, npy
 from mlp_xp.datasets.files import as_path, data_error, exists
-from mlp_xp.datasets.targets import as_rows, by_sample, take_column, to_dataset
+from mlp_xp.datasets.stored import LARGEST_IN_MEMORY
+from mlp_xp.datasets.targets import as_rows, by_sample, leave_out, to_dataset
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from mlp_xp.datasets.dataset import Dataset
+    from mlp_xp.datasets.stored import Features
     from mlp_xp.datasets.targets import Samples
     from mlp_xp.errors import DataError
 
@@ -39,6 +39,7 @@ def load(
     n_classes: int | None = None,
     regression: bool = False,
     progress: bool = False,
+    largest_in_memory: int = LARGEST_IN_MEMORY,
 ) -> Dataset:
     """Load a data set.
 
@@ -59,6 +60,10 @@ def load(
         Take the labels as numbers to regress on.
     progress : bool
         Show the progress of a download, if on a terminal.
+    largest_in_memory : int
+        Bytes of the largest features that are read as a whole, by default 256 MiB. Larger ones stay in their file, as
+        `mlp_xp.datasets.stored.StoredTable`, and are read where they are used: with the same results, in bounded
+        memory. That is so for ``.npy`` tables (in C order), ``.npz`` archives and IDX files that are not compressed.
 
     Returns
     -------
@@ -84,7 +89,9 @@ def load(
     ((1437, 64), (360, 64))
     """
     name = os.fspath(name)
-    samples = _read(name, label_column=label_column, header=header, progress=progress)
+    samples = _read(
+        name, label_column=label_column, header=header, progress=progress, largest_in_memory=largest_in_memory
+    )
     return to_dataset(name, samples, n_classes=n_classes, regression=regression)
 
 
@@ -94,7 +101,8 @@ def load_features(
     n_features: int,
     label_column: int | None = None,
     header: bool | None = None,
-) -> NDArray[Any]:
+    largest_in_memory: int = LARGEST_IN_MEMORY,
+) -> Features:
     """Load samples without labels, to predict them.
 
     Parameters
@@ -107,10 +115,12 @@ def load_features(
         Of a table: a column to leave out, as in `load`; None if there are no labels.
     header : bool or None
         As in `load`.
+    largest_in_memory : int
+        As in `load`.
 
     Returns
     -------
-    ndarray of shape (n_samples, n_features)
+    ndarray or StoredTable of shape (n_samples, n_features)
         As stored; the caller applies the scale that the model was trained with.
 
     Raises
@@ -120,14 +130,15 @@ def load_features(
     """
     path = as_path(path)
     kind = _kind(path)
+    features: Features
     if kind == "npz":
-        features = npy.read_member(path, npy.FEATURES_NAMES)
+        features = npy.read_features(path, largest_in_memory)
     elif kind == "idx":
-        features = idx.read_images(path)
+        features = idx.read_images(path, largest_in_memory)
     else:
-        features = csv.read_table(path, header=header) if kind == "csv" else npy.read_table(path)
+        features = csv.read_table(path, header=header) if kind == "csv" else npy.read_table(path, largest_in_memory)
         if label_column is not None:
-            features, _ = take_column(features, label_column, path)
+            features = leave_out(features, label_column, path)
     rows = as_rows(features, path, by_sample(path))
     if (found := rows.shape[1]) != n_features:
         remedy = "give a file with the columns that the model was trained on"
@@ -137,7 +148,7 @@ def load_features(
     return rows
 
 
-def _read(name: str, *, label_column: int, header: bool | None, progress: bool) -> Samples:
+def _read(name: str, *, label_column: int, header: bool | None, progress: bool, largest_in_memory: int) -> Samples:
     if name == "digits":
         return digits.read()
     if name == "mnist":
@@ -145,13 +156,14 @@ def _read(name: str, *, label_column: int, header: bool | None, progress: bool) 
     path = as_path(name)
     if "," in name and not exists(path):
         images, labels = (as_path(part) for part in name.split(",", 1))
-        return idx.read_pair(images, labels)
+        return idx.read_pair(images, labels, largest_in_memory=largest_in_memory)
     kind = _kind(path)
     if kind == "csv":
         return csv.read(path, label_column=label_column, header=header)
     if kind == "npy":
-        return npy.read(path, label_column=label_column)
-    return npy.read_archive(path) if kind == "npz" else idx.read_pair(path)
+        return npy.read(path, label_column=label_column, largest_in_memory=largest_in_memory)
+    read = npy.read_archive if kind == "npz" else idx.read_pair
+    return read(path, largest_in_memory=largest_in_memory)
 
 
 def _kind(path: Path) -> str:

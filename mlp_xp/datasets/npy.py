@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import math
+import struct
 import zipfile
 from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.lib import format as npy_format
 
-from mlp_xp.datasets.files import data_error, open_binary
+from mlp_xp.datasets.files import data_error, file_state, is_plain, open_binary
+from mlp_xp.datasets.stored import LARGEST_IN_MEMORY, StoredTable
 from mlp_xp.datasets.targets import Samples, by_sample, take_column
 from mlp_xp.errors import DataError
 
@@ -17,26 +21,32 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from mlp_xp.datasets.stored import Features
+
 FEATURES_NAMES = ("x", "X", "features", "images", "data")
 LABELS_NAMES = ("y", "Y", "labels", "targets", "target")
 
 _MOST_INFLATION = 1032
 """Deflate cannot shrink anything further than this, so a directory that claims more is wrong."""
+_ENCRYPTED = 1
+_LOCAL_HEADER = "<26xHH"
+"""Of a member of an archive: its last two fields are the lengths of what lies between it and the bytes."""
 
 
-def read(path: Path, *, label_column: int = 0) -> Samples:
+def read(path: Path, *, label_column: int = 0, largest_in_memory: int = LARGEST_IN_MEMORY) -> Samples:
     """Read a ``.npy`` table with its labels in one of the columns; see `read_table`."""
-    features, labels = take_column(read_table(path), label_column, path)
+    features, labels = take_column(read_table(path, largest_in_memory), label_column, path)
     return Samples(features, labels, by_sample(path))
 
 
-def read_table(path: Path) -> NDArray[Any]:
+def read_table(path: Path, largest_in_memory: int = LARGEST_IN_MEMORY) -> Features:
     """Read a ``.npy`` file of two axes.
 
     Returns
     -------
-    ndarray of shape (n_rows, n_columns)
-        Numbers, as stored.
+    ndarray or StoredTable of shape (n_rows, n_columns)
+        Numbers, as stored. More than `largest_in_memory` bytes of them stay in the file, if it is not compressed and
+        has them row by row (in C order).
 
     Raises
     ------
@@ -46,26 +56,45 @@ def read_table(path: Path) -> NDArray[Any]:
     with open_binary(path) as stream:
         size = stream.seek(0, 2)
         stream.seek(0)
-        table = _array(path, stream, size)
-    if table.ndim != 2:
-        problem = f"holds an array of shape {table.shape}, not a table"
-        raise data_error(path, problem, "save two axes, or features and labels in a .npz")
-    return table
+        shape, _, _ = _read_header(path, stream, size)
+        if len(shape) != 2:
+            problem = f"holds an array of shape {shape}, not a table"
+            raise data_error(path, problem, "save two axes, or features and labels in a .npz")
+        stream.seek(0)
+        if (table := _stored(path, path, stream, size, largest_in_memory)) is not None:
+            return table
+        stream.seek(0)
+        return _array(path, stream, size)
 
 
-def read_archive(path: Path) -> Samples:
+def read_archive(path: Path, *, largest_in_memory: int = LARGEST_IN_MEMORY) -> Samples:
     """Read features and labels from a ``.npz`` file, by the names in `FEATURES_NAMES` and `LABELS_NAMES`.
+
+    Features of more than `largest_in_memory` bytes stay in the file, as in `read_table`; the archive's checksum of them
+    is then not looked at.
 
     Raises
     ------
     DataError
         Not a whole ``.npz`` file, no array of such a name, or objects instead of numbers.
     """
-    return Samples(read_member(path, FEATURES_NAMES), read_member(path, LABELS_NAMES), by_sample(path))
+    features = read_features(path, largest_in_memory)
+    return Samples(features, read_member(path, LABELS_NAMES), by_sample(path))
+
+
+def read_features(path: Path, largest_in_memory: int = LARGEST_IN_MEMORY) -> Features:
+    """Read the features of a ``.npz`` file alone, as `read_archive` does."""
+    return _read_member(path, FEATURES_NAMES, largest_in_memory)
 
 
 def read_member(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
     """Read the array of a ``.npz`` file under the first of these names; raises as `read_archive`."""
+    array: NDArray[Any] = _read_member(path, names, None)
+    return array
+
+
+def _read_member(path: Path, names: tuple[str, ...], largest_in_memory: int | None) -> Features:
+    """Return an array, or a table if that is larger and the member is not compressed (None: never a table)."""
     with open_binary(path) as file:
         try:
             with zipfile.ZipFile(file) as archive:
@@ -74,35 +103,70 @@ def read_member(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
                 if name is None:
                     problem = f"holds no array {' or '.join(names)}, only {', '.join(members) or 'nothing'}"
                     raise data_error(path, problem, f"save it with numpy.savez(file, {names[0]}=...)")
-                info = members[name]
+                info, place = members[name], f"{path}[{name}]"
                 if info.file_size > _MOST_INFLATION * (info.compress_size + 1):
                     problem = f"{name} cannot hold {info.file_size:,} bytes in {info.compress_size:,}"
                     raise data_error(path, problem, "save the archive again")
+                if largest_in_memory is not None and _is_stored(info):
+                    end = _find(file, info) + info.file_size
+                    if (table := _stored(path, place, file, end, largest_in_memory)) is not None:
+                        return table
                 with archive.open(info) as stream:
-                    return _array(f"{path}[{name}]", stream, info.file_size)
+                    return _array(place, stream, info.file_size)
         except DataError:
             raise
         except Exception as error:  # whichever layer notices first: zip, the compression, encryption
             raise data_error(path, f"not a whole .npz archive ({error})", "save the archive again") from error
 
 
-def _array(place: object, stream: IO[bytes], size: int) -> NDArray[Any]:
-    """Read an array after checking its header against the `size` in bytes of what is there."""
+def _is_stored(info: zipfile.ZipInfo) -> bool:
+    """Tell whether a member's bytes are in the archive as they are."""
+    return info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & _ENCRYPTED
+
+
+def _find(file: IO[bytes], info: zipfile.ZipInfo) -> int:
+    """Go to where a member's bytes begin, and return where that is: after a header that only the file itself has."""
+    file.seek(info.header_offset)
+    header = struct.unpack(_LOCAL_HEADER, file.read(struct.calcsize(_LOCAL_HEADER)))
+    return file.seek(sum(header[-2:]), io.SEEK_CUR)  # the lengths of its name and of what else there is
+
+
+def _stored(path: Path, place: object, stream: IO[bytes], end: int, largest_in_memory: int) -> StoredTable | None:
+    """Return an array that ends at `end` as a table in its file, if it is so large and lies there row by row."""
+    if not is_plain(stream):
+        return None
+    shape, columns_first, kind = _read_header(place, stream, end)
+    if columns_first or not shape or math.prod(shape) * kind.itemsize <= largest_in_memory or kind.kind not in "biuf":
+        return None
+    state = file_state(stream)
+    if end > state[0]:
+        raise data_error(place, f"truncated: it should end at byte {end:,} of {state[0]:,}", "save it again")
+    return StoredTable(path, state, stream.tell(), kind, shape[0], math.prod(shape[1:]))
+
+
+def _read_header(place: object, stream: IO[bytes], end: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, Fortran order and type of the array that begins here, if its values end at `end`."""
     try:
         version = npy_format.read_magic(stream)
         read_header = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
-        shape, _, kind = read_header[version](stream)
+        shape, columns_first, kind = read_header[version](stream)
     except Exception as error:  # the header is a Python literal, and its parser raises what the text provokes
         raise data_error(place, f"not a .npy array ({error})", "write it with numpy.save") from error
     if kind.hasobject:
         problem = "holds Python objects, which only unpickling could read and which is not done"
         raise data_error(place, problem, "convert to integers or floats, then save again")
     promised = math.prod(shape) * kind.itemsize
-    found = size - stream.tell()
+    found = end - stream.tell()
     if min(shape, default=0) < 0 or promised != found:
         what = "truncated" if found < promised else "broken"
         problem = f"{what}: its header {shape} promises {promised:,} bytes of values, the file has {found:,}"
         raise data_error(place, problem, "save it again")
+    return shape, columns_first, kind
+
+
+def _array(place: object, stream: IO[bytes], size: int) -> NDArray[Any]:
+    """Read an array after checking its header against the `size` in bytes of what is there."""
+    _read_header(place, stream, size)
     stream.seek(0)
     try:
         array: NDArray[Any] = npy_format.read_array(stream, allow_pickle=False)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from mlp_xp.datasets.dataset import Dataset, as_numbers
 from mlp_xp.datasets.files import data_error
+from mlp_xp.datasets.stored import StoredTable, common_type
 from mlp_xp.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+    from mlp_xp.datasets.stored import Features
 
     Locate: TypeAlias = Callable[[int], str]
 
@@ -26,7 +31,7 @@ class Samples(NamedTuple):
 
     Attributes
     ----------
-    features : ndarray of shape (n_samples, ...)
+    features : ndarray of shape (n_samples, ...) or StoredTable
         One sample along the first axis; further axes are flattened.
     labels : ndarray of shape (n_samples,) or (n_samples, n_targets)
         Class labels or numbers.
@@ -36,7 +41,7 @@ class Samples(NamedTuple):
         Factor that turns the features into floats; None where the values have to tell.
     """
 
-    features: NDArray[Any]
+    features: Features
     labels: NDArray[Any]
     locate: Locate
     scale: float | None = None
@@ -92,13 +97,13 @@ def to_dataset(name: str, samples: Samples, *, n_classes: int | None = None, reg
     return Dataset(name, features, classes, n_classes, scale)
 
 
-def as_rows(features: NDArray[Any], source: object, locate: Locate) -> NDArray[Any]:
+def as_rows(features: Features, source: object, locate: Locate) -> Features:
     """Return features as a checked table.
 
     Parameters
     ----------
-    features : ndarray of shape (n_samples, ...)
-        Real numbers of any type; booleans become uint8.
+    features : ndarray of shape (n_samples, ...) or StoredTable
+        Real numbers of any type; booleans become uint8. A table in a file is read through, unless it is of integers.
     source : object
         The file, for errors about all of it.
     locate : callable
@@ -107,48 +112,75 @@ def as_rows(features: NDArray[Any], source: object, locate: Locate) -> NDArray[A
     Returns
     -------
     ndarray of shape (n_samples, n_features)
-        The same values in rows, C-contiguous and in the machine's byte order.
+        The same values in rows, C-contiguous and in the machine's byte order; or the StoredTable that was given.
 
     Raises
     ------
     DataError
         No sample, no feature, or values that are not finite real numbers.
     """
+    if isinstance(features, StoredTable):
+        _check_filled(features.shape, source, "feature")
+        if features.dtype.kind == "f":
+            first = 0
+            for block in features.blocks():
+                _check_finite(block, partial(_later, locate, first), "feature")
+                first += len(block)
+        return features
     rows = _numbers(features, source, locate, "feature").reshape(len(features), -1)
     return np.ascontiguousarray(rows)
 
 
-def take_column(table: NDArray[Any], column: int, path: object) -> tuple[NDArray[Any], NDArray[Any]]:
+def _later(locate: Locate, first: int, row: int) -> str:
+    return locate(first + row)
+
+
+def take_column(table: Features, column: int, path: object) -> tuple[Features, NDArray[Any]]:
     """Split a table of shape (n, m) into the other columns, shape (n, m - 1), and that one, shape (n,)."""
+    others = leave_out(table, column, path)
+    return others, table.column(column) if isinstance(table, StoredTable) else table[:, column]
+
+
+def leave_out(table: Features, column: int, path: object) -> Features:
+    """Return a table of shape (n, m) without a column, shape (n, m - 1)."""
     width = table.shape[1]
     if not -width <= column < width:
         problem = f"there is no label column {column} in rows of {width} columns"
         raise data_error(path, problem, f"give --label-column 0 to {width - 1}, or -1 for the last")
-    return np.delete(table, column, axis=1), table[:, column]
+    if isinstance(table, StoredTable):
+        return replace(table, left_out=column % width)
+    return np.delete(table, column, axis=1)
 
 
 def _numbers(values: NDArray[Any], source: object, locate: Locate, noun: str) -> NDArray[Any]:
     """Return finite real numbers in the machine's byte order, in a type every array library knows."""
-    if values.ndim == 0 or values.size == 0:
-        problem = f"holds no {noun}s (they have the shape {values.shape})"
-        raise data_error(source, problem, "give at least one row with a label and a feature")
+    _check_filled(values.shape, source, noun)
     values = as_numbers(values, source, noun)
-    if values.dtype.kind == "b":
-        return values.astype(np.uint8)
     if values.dtype.kind == "f":
-        finite = np.isfinite(values)
-        if not finite.all():
-            index = np.unravel_index(np.argmin(finite), values.shape)
-            problem = f"a {noun} is {values[index]}"
-            raise data_error(locate(int(index[0])), problem, "remove the row or give it a number")
-        if values.dtype.itemsize > 8:
-            return values.astype(np.float64)
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
+        _check_finite(values, locate, noun)
+    return values.astype(common_type(values.dtype), copy=False)
 
 
-def _scale(features: NDArray[Any]) -> float:
+def _check_filled(shape: tuple[int, ...], source: object, noun: str) -> None:
+    if not shape or 0 in shape:
+        problem = f"holds no {noun}s (they have the shape {shape})"
+        raise data_error(source, problem, "give at least one row with a label and a feature")
+
+
+def _check_finite(values: NDArray[Any], locate: Locate, noun: str) -> None:
+    finite = np.isfinite(values)
+    if not finite.all():
+        index = np.unravel_index(np.argmin(finite), values.shape)
+        problem = f"a {noun} is {values[index]}"
+        raise data_error(locate(int(index[0])), problem, "remove the row or give it a number")
+
+
+def _scale(features: Features) -> float:
     """Return 1/256 for features that use all eight bits of a byte (images), else 1: files do not say."""
-    return 1 / 256 if features.dtype == np.uint8 and features.max() >= 128 else 1.0
+    if features.dtype != np.uint8:
+        return 1.0
+    blocks = features.blocks() if isinstance(features, StoredTable) else (features,)
+    return 1 / 256 if any(block.max() >= 128 for block in blocks) else 1.0
 
 
 def _classes(labels: NDArray[Any], n_classes: int | None, locate: Locate) -> tuple[NDArray[np.int32], int]:
