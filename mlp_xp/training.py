@@ -209,7 +209,7 @@ class Trainer:
         return np.concatenate([self.backend.to_host(of_segment) for of_segment in losses], dtype=np.float64)
 
     def _draw(self, epoch: int) -> tuple[NDArray[np.int32], ...]:
-        """Return what is random in an epoch's steps, each with an axis of the replicas, if there are any, after the first.
+        """Return what is random in an epoch's steps; of replicas, each with their axis after the first.
 
         Returns
         -------
