@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mlp_xp.arithmetic import Arithmetic
-from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend, Step
-from mlp_xp.batches import DeviceData, features_to_device, gather, gather_features
+from mlp_xp.batches import DeviceData, features_to_device
 from mlp_xp.datasets.dataset import as_numbers
 from mlp_xp.datasets.stored import Features, StoredTable
 from mlp_xp.errors import DataError
+from mlp_xp.inference import EvaluationStep, PredictionStep, infer
 from mlp_xp.network import Parameters, map_parameters
 from mlp_xp.objective import Objective
 from mlp_xp.segments import DeviceRows, Rows, StoredRows
@@ -147,17 +147,11 @@ class Model:
     def _infer(self, step: Step, rows: Rows, n: int) -> Iterator[list[NDArray[Any]]]:
         """Yield what a step says of the first n rows, on the host and part by part: arrays of shape (..., part, …).
 
-        The last part is filled up with what `_join` cuts off again.
+        The last part is longer by what `_join` cuts off.
         """
         leading = self.parameters[0].bias.shape[:-1]
-        # Of N networks side by side, each gets the Nth part of the rows that are best at once.
-        n_chunks = min(-(-n * math.prod(leading) // self.backend.rows_at_once), n)
-        rows_per_chunk = -(-n // n_chunks)
-        # Chunks of one size compile once; the last one is filled up with rows that were there before.
-        order = (np.arange(n_chunks * rows_per_chunk) % n).astype(np.int32).reshape(n_chunks, rows_per_chunk)
         axis = len(leading)  # of the rows; the chunks' axis is moved to where it is beside it
-        for numbers, constants in rows.segments(order):
-            _, ys = self.backend.scan(step, self.parameters, (numbers,), constants)
+        for ys in infer(step, self.parameters, rows, np.arange(n, dtype=np.int32), self.backend):
             hosts = (np.moveaxis(self.backend.to_host(y), 0, axis) for y in ys)
             yield [host.reshape(*leading, -1, *host.shape[axis + 2 :]) for host in hosts]
 
@@ -166,36 +160,3 @@ class Model:
         axis = len(self.parameters[0].bias.shape[:-1])
         joined: NDArray[Any] = np.concatenate(parts, axis=axis)[(*[slice(None)] * axis, slice(n))]
         return joined
-
-
-@dataclass(frozen=True)
-class PredictionStep:
-    """A step for `Backend.scan`: predictions of some rows of features; the carried parameters stay."""
-
-    objective: Objective
-    scale: float
-    arithmetic: Arithmetic
-
-    def __call__(
-        self, carry: Parameters, x: tuple[Array, ...], constants: DeviceData
-    ) -> tuple[Parameters, tuple[Array, ...]]:
-        """Take the row numbers in ``x[0]``."""
-        features = gather_features(constants.features, x[0], self.scale, self.arithmetic)
-        return carry, (self.objective.predict(carry, features, self.arithmetic),)
-
-
-@dataclass(frozen=True)
-class EvaluationStep:
-    """A step for `Backend.scan`: losses and predictions of some rows; the carried parameters stay."""
-
-    objective: Objective
-    scale: float
-    arithmetic: Arithmetic
-
-    def __call__(
-        self, carry: Parameters, x: tuple[Array, ...], constants: DeviceData
-    ) -> tuple[Parameters, tuple[Array, ...]]:
-        """Take the row numbers in ``x[0]``."""
-        n_outputs = self.objective.network.layer_sizes[-1]
-        features, targets = gather(constants, x[0], self.scale, n_outputs, self.arithmetic)
-        return carry, self.objective.losses(carry, features, targets, self.arithmetic)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlp_xp.arithmetic import Arithmetic
-from mlp_xp.array_types import Array, PyTree
+from mlp_xp.array_types import PyTree
 from mlp_xp.backend import Backend
 from mlp_xp.batches import features_to_device
 from mlp_xp.checkpoint import Checkpoint, device_tensors, host_tensors, unstack
@@ -23,6 +23,7 @@ from mlp_xp.digests import Digests, first_link, link
 from mlp_xp.errors import SettingsError, TrainingDiverged
 from mlp_xp.exactness import open_arithmetic
 from mlp_xp.initializers import initial_parameters, initial_replicas
+from mlp_xp.loop import Loop
 from mlp_xp.model import Model, mean
 from mlp_xp.network import Network, Parameters, map_parameters
 from mlp_xp.objective import Objective
@@ -164,17 +165,17 @@ class Trainer:
         self.arithmetic.certify(sizes, settings.batch_size, data.scale)
         rounded = settings.arithmetic == "exact" and data.features.dtype != np.uint8
         limits = data.limits() if rounded else None
-        self.rows = open_rows(data, backend, settings.dtype, self.arithmetic, limits)
+        rows = open_rows(data, backend, settings.dtype, self.arithmetic, limits)
         if limits is not None:
             _check_columns(limits, data.name, self.arithmetic, backend)
         round_state = self.arithmetic.round_state
-        self.parameters = map_parameters(lambda array: round_state(backend.asarray(array, settings.dtype)), initial)
+        parameters = map_parameters(lambda array: round_state(backend.asarray(array, settings.dtype)), initial)
         optimizer = settings.make_optimizer()
-        self.optimizer_state = optimizer.init(self.parameters, self.arithmetic)
-        self._drawn: tuple[int, tuple[NDArray[np.int32], ...]] = -1, ()
-        self.step = TrainingStep(
+        step = TrainingStep(
             self.objective, optimizer, data.scale, self.arithmetic, settings.dropout, settings.max_gradient_norm
         )
+        self.loop = Loop(step, rows, backend, parameters, optimizer.init(parameters, self.arithmetic))
+        self._drawn: tuple[int, tuple[NDArray[np.int32], ...]] = -1, ()
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from where another training was.
@@ -184,29 +185,18 @@ class Trainer:
         RunError
             If the checkpoint does not fit the network and the optimiser.
         """
-        self.parameters, self.optimizer_state = device_tensors(
-            checkpoint.tensors, self.parameters, self.optimizer_state, self.backend, self.settings.dtype
+        loop = self.loop
+        loop.parameters, loop.optimizer_state = device_tensors(
+            checkpoint.tensors, loop.parameters, loop.optimizer_state, self.backend, self.settings.dtype
         )
 
     def run_epoch(self, epoch: int) -> NDArray[np.float64]:
         """Train on every batch of an epoch and return their losses, shape (n_steps,) or (n_steps, replicas)."""
         drawn, inputs = self._drawn
-        order, *further = inputs if drawn == epoch else self._draw(epoch)
-        carry: PyTree = self.parameters, self.optimizer_state
-        losses: list[Array] = []
-        first = 0
-        for numbers, rows in self.rows.segments(order):
-            if len(losses) > 1:  # a device that works by itself shall hold the rows of two segments, not of all
-                self.backend.to_host(losses[-2])
-            last = first + numbers.shape[0]
-            xs = (numbers, *(self.backend.asarray(array[first:last]) for array in further))
-            carry, (of_segment,) = self.backend.scan(self.step, carry, xs, rows)
-            losses.append(of_segment)
-            first = last
-        self.parameters, self.optimizer_state = carry
+        pieces = self.loop.run(*(inputs if drawn == epoch else self._draw(epoch)))
         if epoch + 1 < self.settings.epochs:  # while the device is at work, if it works by itself
             self._drawn = epoch + 1, self._draw(epoch + 1)
-        return np.concatenate([self.backend.to_host(of_segment) for of_segment in losses], dtype=np.float64)
+        return self.loop.losses(pieces)
 
     def _draw(self, epoch: int) -> tuple[NDArray[np.int32], ...]:
         """Return what is random in an epoch's steps; of replicas, each with their axis after the first.
@@ -234,13 +224,13 @@ class Trainer:
         """The network, or all networks side by side, as they are now."""
         data, arithmetic = self.data, self.arithmetic.for_inference()
         dtype = self.settings.dtype
-        return Model(self.objective, self.parameters, data.scale, data.n_classes, self.backend, arithmetic, dtype)
+        return Model(self.objective, self.loop.parameters, data.scale, data.n_classes, self.backend, arithmetic, dtype)
 
     def each(self) -> list[tuple[Model, PyTree]]:
         """Return every network with the state of its optimiser."""
         if self.replicas is None:
-            return [(self.model, self.optimizer_state)]
-        trees = unstack((self.parameters, self.optimizer_state), self.replicas, self.backend)
+            return [(self.model, self.loop.optimizer_state)]
+        trees = unstack((self.loop.parameters, self.loop.optimizer_state), self.replicas, self.backend)
         return [(replace(self.model, parameters=parameters), state) for parameters, state in trees]
 
 

@@ -78,7 +78,7 @@ def test_every_training_is_replayed_to_the_bit(arithmetic: str, activation: str,
             for epoch in range(2):
                 losses = [trainer.run_epoch(epoch) for trainer in trainers]
                 assert_same(losses[0], losses[1])
-            assert_same(*((trainer.parameters, trainer.optimizer_state) for trainer in trainers))
+            assert_same(*((trainer.loop.parameters, trainer.loop.optimizer_state) for trainer in trainers))
             assert len(trainers[0].backend._programs) == 1, "it was not traced"  # type: ignore[attr-defined]
 
 
@@ -92,7 +92,7 @@ def test_a_single_output_of_a_large_batch_has_the_same_bits(loss: str, replicas:
     trainers = [Trainer(settings, data, backend, replicas=replicas) for backend in (NumPyBackend(), PlainBackend())]
     for epoch in range(2):
         assert_same(*(trainer.run_epoch(epoch) for trainer in trainers))
-    assert_same(*((trainer.parameters, trainer.optimizer_state) for trainer in trainers))
+    assert_same(*((trainer.loop.parameters, trainer.loop.optimizer_state) for trainer in trainers))
     assert len(trainers[0].backend._programs) == 1, "it was not traced"  # type: ignore[attr-defined]
 
 

@@ -88,8 +88,8 @@ def test_in_native_arithmetic_a_replica_draws_the_curve_of_its_seed_alone(
 
 def test_a_trainer_has_all_replicas_in_a_leading_axis(backend: Backend, digits: Split) -> None:
     trainer = Trainer(SGD, digits.train, backend, replicas=N)
-    assert [layer.weight.shape for layer in trainer.parameters] == [(N, 64, 8), (N, 8, 10)]
-    assert [layer.bias.shape for layer in trainer.parameters] == [(N, 8), (N, 10)]
+    assert [layer.weight.shape for layer in trainer.loop.parameters] == [(N, 64, 8), (N, 8, 10)]
+    assert [layer.bias.shape for layer in trainer.loop.parameters] == [(N, 8), (N, 10)]
     assert trainer.run_epoch(0).shape == (1437 // 120, N)
     values = trainer.model.predict(digits.test.features)
     assert values.values.shape == (N, 360, 10)

@@ -111,7 +111,7 @@ def test_a_regression_has_the_bits_of_one_in_memory(tmp_path: Path, backend: Bac
 def test_what_goes_to_the_device_is_bounded(tmp_path: Path, backend: Backend) -> None:
     stored, in_memory = (data.train for data in digits(tmp_path))
     trainers = [Trainer(SETTINGS, data, backend) for data in (stored, in_memory)]
-    rows, everything = (trainer.rows for trainer in trainers)
+    rows, everything = (trainer.loop.rows for trainer in trainers)
     assert isinstance(rows, StoredRows)
     assert isinstance(everything, DeviceRows)
     order = np.random.default_rng(0).permutation(1437).astype(np.int32)[:1380].reshape(23, 60)

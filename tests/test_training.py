@@ -295,10 +295,10 @@ def test_epochs_may_be_run_in_any_order(numpy_backend: Backend) -> None:
 
     def losses(epochs: tuple[int, ...]) -> Any:
         trainer = Trainer(settings, data, numpy_backend)
-        start = trainer.parameters, trainer.optimizer_state
+        start = trainer.loop.parameters, trainer.loop.optimizer_state
         results = []
         for epoch in epochs:
-            trainer.parameters, trainer.optimizer_state = start
+            trainer.loop.parameters, trainer.loop.optimizer_state = start
             results.append(trainer.run_epoch(epoch))
         return results
 
