@@ -119,12 +119,16 @@ class Adam:
         Decay of the two running means, in [0, 1).
     epsilon : float
         Added to the root of the corrected mean square.
+    epsilon_hat : bool
+        Whether it is added to the root before that is corrected, as in the form that section 2 of the paper gives for
+        speed, and that scikit-learn has: ε̂ is then ε times the correction.
     """
 
     learning_rate: float = field(compare=False)
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-8
+    epsilon_hat: bool = False
 
     def init(self, parameters: Parameters, arithmetic: Arithmetic) -> AdamState:
         zero = _scalar(0.0, arithmetic)
@@ -144,10 +148,13 @@ class Adam:
         one = arithmetic.xp.ones_like(state.mean_weight)
         mean_weight = blend(self.beta_1, state.mean_weight, one)
         square_weight = blend(self.beta_2, state.square_weight, one)
+        epsilon: Array | float = self.epsilon
+        if self.epsilon_hat:
+            epsilon = arithmetic.divide(one * self.epsilon, arithmetic.sqrt(square_weight))
 
         def descend(p: Array, m: Array, s: Array) -> Array:
             root = arithmetic.sqrt(arithmetic.divide(s, square_weight))
-            direction = arithmetic.divide(arithmetic.divide(m, mean_weight), root + self.epsilon)
+            direction = arithmetic.divide(arithmetic.divide(m, mean_weight), root + epsilon)
             return p - multiply(state.learning_rate, direction)
 
         moved = map_parameters(descend, parameters, mean, square)

@@ -45,12 +45,26 @@ def adam(rate: float, beta_1: float, beta_2: float, epsilon: float) -> Iterator[
         yield theta
 
 
+def efficient_adam(rate: float, beta_1: float, beta_2: float, epsilon_hat: float) -> Iterator[float]:
+    """The same paper, end of section 2."""
+    theta, m, v = START, 0.0, 0.0
+    for t, g in enumerate(GRADIENTS, start=1):
+        m = beta_1 * m + (1 - beta_1) * g
+        v = beta_2 * v + (1 - beta_2) * g * g
+        theta -= rate * math.sqrt(1 - beta_2**t) / (1 - beta_1**t) * m / (math.sqrt(v) + epsilon_hat)
+        yield theta
+
+
 CASES: dict[str, tuple[Optimizer, Callable[[], Iterator[float]]]] = {
     "sgd": (SGD(0.1), lambda: plain(0.1)),
     "momentum": (SGD(0.1, 0.9), lambda: momentum(0.1, 0.9, nesterov=False)),
     "nesterov": (SGD(0.1, 0.9, nesterov=True), lambda: momentum(0.1, 0.9, nesterov=True)),
     "adam": (Adam(0.01), lambda: adam(0.01, 0.9, 0.999, 1e-8)),
     "adam, other decays": (Adam(0.01, 0.5, 0.75, 1e-3), lambda: adam(0.01, 0.5, 0.75, 1e-3)),
+    "adam, efficient form": (
+        Adam(0.01, epsilon=0.125, epsilon_hat=True),
+        lambda: efficient_adam(0.01, 0.9, 0.999, 0.125),
+    ),
 }
 
 

@@ -412,6 +412,7 @@ class Adam:
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-8
+    epsilon_hat: bool = False
     mean: Layers | None = None
     square: Layers | None = None
     mean_weight: Fraction = Fraction(0)
@@ -429,9 +430,12 @@ class Adam:
         self.mean_weight = blend(self.beta_1, self.mean_weight, Fraction(1))
         self.square_weight = blend(self.beta_2, self.square_weight, Fraction(1))
         of_mean, of_square = nearest(1 / self.mean_weight), nearest(1 / self.square_weight)
+        epsilon = Fraction(self.epsilon)
+        if self.epsilon_hat:
+            epsilon = nearest(epsilon / sqrt(self.square_weight))
 
         def descend(p: Fraction, m: Fraction, s: Fraction) -> Fraction:
-            denominator = nearest(sqrt(nearest(s * of_square)) + Fraction(self.epsilon))
+            denominator = nearest(sqrt(nearest(s * of_square)) + epsilon)
             direction = nearest(nearest(m * of_mean) / denominator)
             return nearest(p - nearest(Fraction(self.learning_rate) * direction))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -15,6 +16,7 @@ from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData
 from mlp_xp.network import Layer, Network, map_parameters
 from mlp_xp.objective import Objective
+from mlp_xp.optimizers import Adam
 from mlp_xp.randomness import dropout_keys
 from mlp_xp.settings import Settings
 from mlp_xp.step import TrainingStep
@@ -61,7 +63,10 @@ def problems(draw: st.DrawFn) -> tuple[Any, ...]:
     shares = draw(st.sampled_from([None, weights / weights.sum(axis=1, keepdims=True)]))
     dropout = draw(st.sampled_from([0.0, 0.5, 0.3])) if chosen.hidden_layer_sizes else 0.0
     largest = draw(st.sampled_from([None, 1e-3, 1.0, 1e3]))
-    return chosen, parameters, numbers(2 * n, sizes[0]), targets, shares, dropout, largest
+    optimizer = chosen.make_optimizer()
+    if isinstance(optimizer, Adam):
+        optimizer = replace(optimizer, epsilon=draw(st.sampled_from([1e-8, 0.1])), epsilon_hat=draw(st.booleans()))
+    return chosen, optimizer, parameters, numbers(2 * n, sizes[0]), targets, shares, dropout, largest
 
 
 def fractions(array: Any) -> Any:
@@ -74,11 +79,10 @@ def fractions(array: Any) -> Any:
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 def test_two_steps_equal_the_oracles(backend: Backend, problem: tuple[Any, ...]) -> None:
-    chosen, parameters, features, targets, shares, dropout, largest = problem
+    chosen, optimizer, parameters, features, targets, shares, dropout, largest = problem
     arithmetic = make_arithmetic("exact", backend, "float64")
     sizes = (features.shape[1], *chosen.hidden_layer_sizes, targets.shape[1])
     objective = Objective(Network(sizes, chosen.activation), chosen.loss, chosen.l2)
-    optimizer = chosen.make_optimizer()
     rows = DeviceData(arithmetic.round_activation(backend.asarray(features)), backend.asarray(targets))
     start = map_parameters(backend.asarray, parameters)
     n = chosen.batch_size
@@ -95,8 +99,8 @@ def test_two_steps_equal_the_oracles(backend: Backend, problem: tuple[Any, ...])
 
     layers = [(fractions(layer.weight), fractions(layer.bias)) for layer in parameters]
     referee = (
-        oracle.Adam(chosen.learning_rate)
-        if chosen.optimizer == "adam"
+        oracle.Adam(chosen.learning_rate, epsilon=optimizer.epsilon, epsilon_hat=optimizer.epsilon_hat)
+        if isinstance(optimizer, Adam)
         else oracle.SGD(chosen.learning_rate, chosen.momentum, chosen.nesterov)
     )
     values = []

@@ -1,0 +1,145 @@
+"""What estimators take: arrays of any library, looked at where they are. Everything follows X.
+
+NumPy arrays, and what becomes one (lists, data frames), go through scikit-learn's own checks. An array of another
+library stays where it is: scikit-learn's checks would, unless array API dispatch is switched on, silently copy it to
+the host. Targets and weights are one number a row: they are looked at on the host and moved to where X is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import array_api_compat
+import numpy as np
+from sklearn.utils import check_consistent_length
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from mlp_xp.array_types import Array
+from mlp_xp.backend import Backend
+from mlp_xp.namespaces import backend_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from sklearn.base import BaseEstimator
+
+
+def to_host(values: Any) -> Any:
+    """Return an array of whatever library as NumPy's, waiting for its device if need be; anything else as it is."""
+    return backend_of(values).to_host(values) if _is_foreign(values) else values
+
+
+def take_features(estimator: BaseEstimator, X: Any, *, reset: bool) -> tuple[Array, Backend]:  # noqa: N803
+    """Return X as a floating array where it is, and the backend that computes there.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Remembers the number of features and their names, or is asked for them.
+    X : array-like of shape (n_samples, n_features)
+        An array of any library, or what NumPy can read.
+    reset : bool
+        Whether the features are new, or must be those of before.
+
+    Returns
+    -------
+    X : array of float32 or float64
+        X itself if it is one of these, else in its library's default type.
+    backend : Backend
+
+    Raises
+    ------
+    ValueError
+        If X is sparse, no table, empty, complex or not finite, or has other features than before; worded as
+        scikit-learn words it.
+    """
+    if not _is_foreign(X):
+        X = validate_data(estimator, X, dtype=(np.float64, np.float32), reset=reset)
+        return X, backend_of(X)
+    _check_table(X, type(estimator).__name__)
+    validate_data(estimator, X, skip_check_array=True, reset=reset)
+    backend = backend_of(X)
+    xp = backend.xp
+    if xp.isdtype(X.dtype, "complex floating"):
+        raise ValueError(f"Complex data not supported\n{X}\n")
+    if X.dtype not in (xp.float32, xp.float64):
+        X = xp.astype(X, xp.__array_namespace_info__().default_dtypes(device=backend.device)["real floating"])
+    if not bool(xp.all(xp.isfinite(X))):
+        found = "NaN" if bool(xp.any(xp.isnan(X))) else f"infinity or a value too large for {X.dtype}"
+        raise ValueError(f"Input X contains {found}.\n{type(estimator).__name__} does not accept missing values.")
+    return X, backend
+
+
+def take_targets(estimator: BaseEstimator, y: Any, X: Array, *, numeric: bool) -> NDArray[Any]:  # noqa: N803
+    """Return y on the host, of shape (n_samples,) or (n_samples, n_outputs).
+
+    Raises
+    ------
+    ValueError
+        If it is missing, not finite, or of another length than X.
+    """
+    y = validate_data(estimator, y=to_host(y), multi_output=True, y_numeric=numeric)
+    check_consistent_length(X, y)
+    return y  # type: ignore[no-any-return]
+
+
+def take_weights(sample_weight: Any, X: Array) -> NDArray[np.float64] | None:  # noqa: N803
+    """Return the rows' weights on the host, shape (n_samples,), or None.
+
+    Raises
+    ------
+    ValueError
+        If one is negative or not finite, or they are not as many as the rows.
+    """
+    if sample_weight is None:
+        return None
+    stand_in = np.empty((X.shape[0], 0))
+    weights = _check_sample_weight(to_host(sample_weight), stand_in, dtype=np.float64, ensure_non_negative=True)
+    return weights  # type: ignore[no-any-return]
+
+
+def require_same_place(estimator: BaseEstimator, backend: Backend, fitted: Array, method: str) -> None:
+    """Refuse rows that are elsewhere than what was fitted.
+
+    Raises
+    ------
+    ValueError
+        Which names both places.
+    """
+    there = backend_of(fitted)
+    if there is backend:
+        return
+    name = type(estimator).__name__
+    was, now = (f"{place.xp.__name__.rpartition('.')[2]} on {place.device}" for place in (there, backend))
+    raise ValueError(
+        f"Inputs passed to {name}.{method}() must use the same namespace and the same device as those passed to "
+        f"fit(): that was {was}, and now it is {now}. Convert X, or move the estimator with move_to(X)."
+    )
+
+
+def follow(host: NDArray[Any], backend: Backend) -> Array:
+    """Return host values on the device, in their own type if the library has it there, else in its default one."""
+    if host.dtype.kind not in "biuf":
+        return host  # strings: no array library but NumPy has them
+    info = backend.xp.__array_namespace_info__()
+    if host.dtype.name in info.dtypes(device=backend.device):
+        return backend.asarray(host)
+    kind = "real floating" if host.dtype.kind == "f" else "integral"
+    default = info.default_dtypes(device=backend.device)[kind]
+    return backend.asarray(host, np.dtype(str(default).rpartition(".")[2]).name)
+
+
+def _is_foreign(values: Any) -> bool:
+    return array_api_compat.is_array_api_obj(values) and not isinstance(values, (np.ndarray, np.generic))
+
+
+def _check_table(X: Array, name: str) -> None:  # noqa: N803
+    if X.ndim != 2:
+        raise ValueError(
+            f"Expected 2D array, got {X.ndim}D array instead. Reshape your data either using xp.reshape(X, (-1, 1)) "
+            "if your data has a single feature or xp.reshape(X, (1, -1)) if it contains a single sample."
+        )
+    for axis, noun in enumerate(("sample(s)", "feature(s)")):
+        if X.shape[axis] == 0:
+            raise ValueError(
+                f"Found array with 0 {noun} (shape={tuple(X.shape)}) while a minimum of 1 is required by {name}."
+            )

@@ -1,0 +1,126 @@
+"""The solver "lbfgs": SciPy's, over the objective and gradient of all rows."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.optimize import OptimizeResult, minimize
+from sklearn.exceptions import ConvergenceWarning
+
+from mlp_xp.arithmetic import Arithmetic
+from mlp_xp.array_types import Array
+from mlp_xp.batches import DeviceData
+from mlp_xp.estimators.problem import Problem
+from mlp_xp.losses import encode_targets
+from mlp_xp.network import Parameters
+from mlp_xp.objective import Objective
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class GradientStep:
+    """A step for `Backend.scan`: the objective of all rows and its gradient; the carried parameters stay."""
+
+    objective: Objective
+    arithmetic: Arithmetic
+
+    def __call__(
+        self, carry: Parameters, x: tuple[Array, ...], constants: DeviceData
+    ) -> tuple[Parameters, tuple[Array, ...]]:
+        """Take the penalty's strength and, if the rows have weights, their shares: `Objective.value_and_gradient`."""
+        l2, *weights = x
+        targets = encode_targets(constants.targets, self.objective.network.layer_sizes[-1], self.arithmetic)
+        shares = weights[0] if weights else None
+        value, gradient = self.objective.value_and_gradient(
+            carry, constants.features, targets, self.arithmetic, shares, l2
+        )
+        return carry, (value, *(layer.weight for layer in gradient), *(layer.bias for layer in gradient))
+
+
+def minimize_lbfgs(
+    problem: Problem,
+    coefs: list[NDArray[Any]],
+    intercepts: list[NDArray[Any]],
+    *,
+    max_iter: int,
+    max_fun: int,
+    tol: float,
+    callback: Callable[[list[NDArray[Any]], list[NDArray[Any]], float], bool],
+) -> tuple[list[NDArray[Any]], list[NDArray[Any]], float, int]:
+    """Minimise the objective over all rows by L-BFGS-B.
+
+    Byrd, Lu, Nocedal and Zhu, "A limited memory algorithm for bound constrained optimization", SIAM J. Sci. Comput.
+    16, 1995. The rows stay on the device; the parameters and the gradient, which SciPy wants as one vector on the
+    host, travel once per evaluation.
+
+    Parameters
+    ----------
+    problem : Problem
+    coefs, intercepts : lists of ndarrays
+        Where to begin.
+    max_iter, max_fun : int
+        Most iterations, most evaluations.
+    tol : float
+        The largest component of the gradient at which it stops.
+    callback : callable
+        Called after every iteration with coefs, intercepts and loss; stops if it returns true.
+
+    Returns
+    -------
+    coefs, intercepts : lists of ndarrays
+    loss : float
+    n_iter : int
+
+    Warns
+    -----
+    ConvergenceWarning
+        If it stopped before it converged.
+    """
+    shapes = [array.shape for array in (*coefs, *intercepts)]
+    ends = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
+    step = GradientStep(problem.objective, problem.arithmetic)
+    backend, dtype = problem.backend, problem.dtype
+    weights = np.ones(len(problem.targets)) if problem.weights is None else problem.weights
+    total = weights.sum()
+    inputs = [backend.asarray(np.array([problem.alpha / total]), dtype)]
+    if problem.weights is not None:
+        inputs.append(backend.asarray((weights / total)[None], dtype))
+
+    def unpack(vector: NDArray[Any]) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+        arrays = [vector[a:b].reshape(shape) for a, b, shape in zip(ends, ends[1:], shapes, strict=False)]
+        return arrays[: len(coefs)], arrays[len(coefs) :]
+
+    def evaluate(vector: NDArray[Any]) -> tuple[float, NDArray[np.float64]]:
+        parameters = problem.to_device(*unpack(vector))
+        _, ys = backend.scan(step, parameters, tuple(inputs), problem.data)
+        value, *gradient = (backend.to_host(y)[0] for y in ys)
+        return float(value), np.concatenate([array.ravel() for array in gradient], dtype=np.float64)
+
+    def after_iteration(intermediate_result: OptimizeResult) -> None:
+        if callback(*unpack(intermediate_result.x), float(intermediate_result.fun)):
+            raise StopIteration
+
+    result = minimize(
+        evaluate,
+        np.concatenate([array.ravel() for array in chain(coefs, intercepts)], dtype=np.float64),
+        method="L-BFGS-B",
+        jac=True,
+        callback=after_iteration,
+        options={"maxfun": max_fun, "maxiter": max_iter, "gtol": tol},
+    )
+    if result.status == 1:
+        warnings.warn(
+            f"lbfgs failed to converge after {result.nit} iteration(s) (status=1):\n{result.message}\n\n"
+            "Increase the number of iterations (max_iter) or of evaluations (max_fun), or scale the data.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    return *unpack(result.x), float(result.fun), int(result.nit)

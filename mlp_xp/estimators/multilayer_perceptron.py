@@ -1,0 +1,305 @@
+"""What the classifier and the regressor share: scikit-learn's interface over this project's network and loop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from mlp_xp.activations import ACTIVATIONS
+from mlp_xp.arithmetic import ARITHMETICS, make_arithmetic
+from mlp_xp.array_types import Array
+from mlp_xp.backend import Backend
+from mlp_xp.batches import DeviceData
+from mlp_xp.estimators.inputs import follow, require_same_place, take_features, take_weights, to_host
+from mlp_xp.estimators.lbfgs import minimize_lbfgs
+from mlp_xp.estimators.problem import Problem
+from mlp_xp.estimators.stochastic import fit_stochastic
+from mlp_xp.exactness import require_exact
+from mlp_xp.inference import PredictionStep, infer
+from mlp_xp.namespaces import backend_of
+from mlp_xp.network import Layer, Network, Parameters
+from mlp_xp.objective import Objective
+from mlp_xp.optimizers import SGD, Adam, Optimizer
+from mlp_xp.segments import DeviceRows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SIGMOID = {"logistic": "sigmoid"}
+"""scikit-learn's names of activations that have another one here."""
+
+
+class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
+    """A multi-layer perceptron that is fitted and applied where the array it is given lives."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions({*ACTIVATIONS, *SIGMOID})],
+        "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "max_gradient_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "callbacks": ["array-like", None],
+        "arithmetic": [StrOptions(set(ARITHMETICS))],
+    }
+
+    # Set by the subclasses' __init__, as scikit-learn wants it: one parameter, one attribute.
+    hidden_layer_sizes: Any
+    activation: str
+    solver: str
+    alpha: float
+    batch_size: Any
+    learning_rate: str
+    learning_rate_init: float
+    power_t: float
+    max_iter: int
+    shuffle: bool
+    random_state: Any
+    tol: float
+    verbose: Any
+    warm_start: bool
+    momentum: float
+    nesterovs_momentum: bool
+    early_stopping: bool
+    validation_fraction: float
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    n_iter_no_change: float
+    max_fun: int
+    dropout: float
+    max_gradient_norm: float | None
+    callbacks: Any
+    arithmetic: str
+
+    @property
+    @abstractmethod
+    def _loss_name(self) -> str:
+        """Name in `mlp_xp.losses.LOSSES`, once y has been seen."""
+
+    @property
+    @abstractmethod
+    def _out_activation(self) -> str:
+        """scikit-learn's name of what makes a prediction of the logits."""
+
+    @abstractmethod
+    def _take_targets(self, y: Any, X: Array, backend: Backend, *, is_first: bool, incremental: bool) -> NDArray[Any]:  # noqa: N803
+        """Check y and return what the network learns, int32 labels or a table of floats, on the host."""
+
+    @abstractmethod
+    def _score_of(self, predictions: NDArray[Any], targets: NDArray[Any], weights: NDArray[np.float64] | None) -> float:
+        """Return accuracy or R² of predictions of shape (n, n_outputs), on the host."""
+
+    def _class_weights(self, targets: NDArray[Any]) -> NDArray[np.float64] | None:  # noqa: ARG002 - a regression has none
+        return None
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> BaseMultilayerPerceptron:  # noqa: N803
+        self._validate_params()
+        sizes = self.hidden_layer_sizes
+        hidden = [int(n) for n in sizes] if isinstance(sizes, Iterable) else [int(sizes)]
+        if any(n <= 0 for n in hidden):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
+        self._check_combinations(incremental)
+        is_first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        X, backend = take_features(self, X, reset=is_first)
+        targets = self._take_targets(y, X, backend, is_first=is_first, incremental=incremental)
+        weights = take_weights(sample_weight, X)
+        of_classes = self._class_weights(targets)
+        if of_classes is not None:
+            weights = of_classes if weights is None else weights * of_classes
+        self.n_outputs_ = self._count_outputs(targets)
+        layer_sizes = (X.shape[1], *hidden, self.n_outputs_)
+        self._random_state = check_random_state(self.random_state)
+        if is_first:
+            self._begin(layer_sizes)
+        else:
+            require_same_place(self, backend, self.coefs_[0], "fit")
+        problem = self._make_problem(X, targets, weights, layer_sizes, backend)
+        parameters = problem.to_device(
+            *([to_host(array) for array in arrays] for arrays in (self.coefs_, self.intercepts_))
+        )
+        self._remember(parameters)
+        if self.solver == "lbfgs":
+            parameters = self._fit_lbfgs(problem)
+        else:
+            parameters = fit_stochastic(self, problem, parameters, incremental=incremental)
+        self._remember(parameters)
+        xp = backend.xp
+        if not all(bool(xp.all(xp.isfinite(array))) for layer in parameters for array in layer):
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+                "preprocessed."
+            )
+        return self
+
+    def _check_combinations(self, incremental: bool) -> None:
+        """Refuse settings that contradict each other."""
+        if self.early_stopping and incremental:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        if self.solver == "lbfgs":
+            for name, value, allowed in (
+                ("dropout", self.dropout, 0),
+                ("max_gradient_norm", self.max_gradient_norm, None),
+                ("arithmetic", self.arithmetic, "native"),
+            ):
+                if value != allowed:
+                    raise ValueError(
+                        f"{name}={value!r} needs solver='sgd' or 'adam': SciPy's L-BFGS, which solver='lbfgs' calls, "
+                        f"has nothing of the kind; with it, {name} must be {allowed!r}"
+                    )
+
+    def _count_outputs(self, targets: NDArray[Any]) -> int:
+        return 1 if targets.ndim == 1 else targets.shape[1]
+
+    def _begin(self, layer_sizes: tuple[int, ...]) -> None:
+        """Draw the parameters as scikit-learn does, so that the same ``random_state`` begins at the same ones.
+
+        Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010,
+        section 4.2.
+        """
+        factor = 2.0 if self.activation == "logistic" else 6.0
+        coefs, intercepts = [], []
+        for n_in, n_out in zip(layer_sizes, layer_sizes[1:], strict=False):
+            bound = np.sqrt(factor / (n_in + n_out))
+            coefs.append(self._random_state.uniform(-bound, bound, (n_in, n_out)))
+            intercepts.append(self._random_state.uniform(-bound, bound, n_out))
+        self.coefs_, self.intercepts_ = coefs, intercepts
+        self.n_layers_ = len(layer_sizes)
+        self.out_activation_ = self._out_activation
+        self.n_iter_ = 0
+        self.t_ = 0
+        self.loss_curve_: list[float] = []
+        validates = self.early_stopping and self.solver != "lbfgs"
+        self.best_loss_ = None if validates else np.inf
+        self.best_validation_score_ = -np.inf if validates else None
+        self.validation_scores_: list[float] | None = [] if validates else None
+        self.validation_loss_curve_: list[float] | None = [] if validates else None
+        self.__dict__.pop("_progress", None)
+
+    def _make_problem(
+        self,
+        X: Array,  # noqa: N803
+        targets: NDArray[Any],
+        weights: NDArray[np.float64] | None,
+        layer_sizes: tuple[int, ...],
+        backend: Backend,
+    ) -> Problem:
+        """Put together what a solver needs; X stays where it is."""
+        is_exact = self.arithmetic == "exact"
+        dtype = "float64" if is_exact or X.dtype == backend.xp.float64 else "float32"
+        if is_exact:
+            require_exact(backend)
+            backend.asarray(np.zeros(1), dtype)  # a library may have to be told that 64 bits are wanted
+            X = backend.xp.astype(X, backend.xp.float64)
+        arithmetic = make_arithmetic(self.arithmetic, backend, dtype)
+        network = Network(layer_sizes, SIGMOID.get(self.activation, self.activation))
+        device_targets = backend.asarray(targets, "int32" if targets.dtype == np.int32 else dtype)
+        data = DeviceData(arithmetic.round_activation(X), device_targets)
+        objective = Objective(network, self._loss_name)
+        return Problem(objective, float(self.alpha), data, targets, weights, backend, arithmetic, dtype)
+
+    def _make_optimizer(self) -> Optimizer:
+        rate = float(self.learning_rate_init)
+        if self.solver == "adam":
+            return Adam(rate, float(self.beta_1), float(self.beta_2), float(self.epsilon), epsilon_hat=True)
+        return SGD(rate, float(self.momentum), bool(self.nesterovs_momentum and self.momentum > 0))
+
+    def _remember(self, parameters: Parameters) -> None:
+        self.coefs_ = [layer.weight for layer in parameters]
+        self.intercepts_ = [layer.bias for layer in parameters]
+
+    def _fit_lbfgs(self, problem: Problem) -> Parameters:
+        def after_iteration(coefs: list[NDArray[Any]], intercepts: list[NDArray[Any]], loss: float) -> bool:
+            self.n_iter_ += 1
+            self.t_ += len(problem.targets)
+            self.loss_ = loss
+            self.loss_curve_.append(loss)
+            self.best_loss_ = min(self.best_loss_ or np.inf, loss)
+            if self.verbose:
+                print(f"Iteration {self.n_iter_}, loss = {loss:.8f}")  # noqa: T201
+            if not self.callbacks:
+                return False
+            self._remember(problem.to_device(coefs, intercepts))
+            return any([callback(self) for callback in self.callbacks])
+
+        self.n_iter_ = 0
+        hosts = (
+            [np.asarray(to_host(array), np.float64) for array in arrays] for arrays in (self.coefs_, self.intercepts_)
+        )
+        coefs, intercepts, self.loss_, self.n_iter_ = minimize_lbfgs(
+            problem, *hosts, max_iter=self.max_iter, max_fun=self.max_fun, tol=self.tol, callback=after_iteration
+        )
+        return problem.to_device(coefs, intercepts)
+
+    def _forward(self, X: Any, method: str) -> tuple[Array, Backend]:  # noqa: N803
+        """Return the predictions of rows, shape (n, n_outputs), where the rows are."""
+        check_is_fitted(self)
+        X, backend = take_features(self, X, reset=False)
+        require_same_place(self, backend, self.coefs_[0], method)
+        xp = backend.xp
+        weights, dtype = self.coefs_, X.dtype
+        arithmetic = make_arithmetic(
+            self.arithmetic, backend, "float64" if weights[0].dtype == xp.float64 else "float32"
+        ).for_inference()
+        parameters = tuple(map(Layer, weights, self.intercepts_))
+        sizes = (weights[0].shape[0], *(weight.shape[1] for weight in weights))
+        network = Network(sizes, SIGMOID.get(self.activation, self.activation))
+        features = arithmetic.round_activation(xp.astype(X, weights[0].dtype, copy=False))
+        rows = DeviceRows(DeviceData(features, None), backend)
+        step = PredictionStep(Objective(network, self._loss_name), 1.0, arithmetic)
+        n = X.shape[0]
+        ((values,),) = infer(step, parameters, rows, np.arange(n, dtype=np.int32), backend)
+        return xp.astype(xp.reshape(values, (-1, sizes[-1]))[:n, :], dtype, copy=False), backend
+
+    def move_to(self, X: Any) -> BaseMultilayerPerceptron:  # noqa: N803
+        """Move what was fitted to where an array is.
+
+        Parameters
+        ----------
+        X : array
+            Of any library, on any device; what is not an array means NumPy.
+
+        Returns
+        -------
+        self
+        """
+        check_is_fitted(self)
+        backend = backend_of(X if hasattr(X, "dtype") and hasattr(X, "shape") else np.empty(0))
+        for name in ("coefs_", "intercepts_"):
+            setattr(self, name, [follow(np.asarray(to_host(array)), backend) for array in getattr(self, name)])
+        if hasattr(self, "classes_"):
+            self.classes_ = follow(np.asarray(to_host(self.classes_)), backend)
+        self.__dict__.pop("_progress", None)
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags

@@ -1,0 +1,262 @@
+"""The solvers "sgd" and "adam": epochs of batches, until nothing improves."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import shuffle
+
+from mlp_xp.array_types import PyTree
+from mlp_xp.estimators.problem import Problem
+from mlp_xp.estimators.schedules import Schedule
+from mlp_xp.loop import Loop
+from mlp_xp.network import Parameters
+from mlp_xp.randomness import dropout_keys
+from mlp_xp.step import TrainingStep
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
+
+
+@dataclass
+class Progress:
+    """What a training by batches carries from one call of ``partial_fit`` to the next.
+
+    Attributes
+    ----------
+    schedule : Schedule
+    optimizer_state : pytree
+    stalled : int
+        Epochs one after another that brought no improvement.
+    dropout_seed : int or None
+    """
+
+    schedule: Schedule
+    optimizer_state: PyTree
+    stalled: int = 0
+    dropout_seed: int | None = None
+
+
+def split_rows(
+    estimator: BaseMultilayerPerceptron, problem: Problem
+) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
+    """Return the numbers of the rows to train on, and of those to validate on, if any."""
+    everything = np.arange(len(problem.targets), dtype=np.int32)
+    if not estimator.early_stopping:
+        return everything, None
+    is_class = problem.targets.dtype == np.int32 and problem.targets.ndim == 1
+    training, validation = train_test_split(
+        everything,
+        test_size=estimator.validation_fraction,
+        stratify=problem.targets if is_class else None,
+        random_state=estimator._random_state,
+    )
+    if len(validation) < 2:
+        raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
+    return training, validation
+
+
+def choose_batch_size(estimator: BaseMultilayerPerceptron, n_rows: int) -> int:
+    """Return the rows of a batch."""
+    if estimator.batch_size == "auto":
+        return min(200, n_rows)
+    if estimator.batch_size > n_rows:
+        warnings.warn(
+            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped.", stacklevel=5
+        )
+    return min(estimator.batch_size, n_rows)
+
+
+def lay_out(
+    order: NDArray[np.int32], batch_size: int, weights: NDArray[np.float64] | None, alpha: float, dtype: str
+) -> tuple[NDArray[Any], ...]:
+    """Return what the steps of an epoch take: row numbers and, unless all rows count alike, shares and penalties.
+
+    Parameters
+    ----------
+    order : ndarray of int32, shape (n,)
+        Row numbers. The last batch may be smaller; it is filled up with its own rows, whose share is 0.
+    batch_size : int
+    weights : ndarray of float64, shape (n_samples,), or None
+        Of all rows.
+    alpha : float
+    dtype : str
+        Of shares and penalties.
+
+    Returns
+    -------
+    numbers : ndarray of int32, shape (n_steps, batch_size)
+    shares : ndarray of shape (n_steps, batch_size)
+        Every row's part of its batch's mean.
+    l2 : ndarray of shape (n_steps,)
+        ``alpha`` / the sum of the batch's weights.
+    """
+    n_steps = -(-len(order) // batch_size)
+    n_last = len(order) - (n_steps - 1) * batch_size
+    filled = np.concatenate([order, np.resize(order[-n_last:], batch_size - n_last)]).reshape(n_steps, batch_size)
+    if n_last == batch_size and weights is None:
+        return (filled,)
+    parts = np.ones(filled.shape) if weights is None else weights[filled]
+    parts[-1, n_last:] = 0.0
+    totals = parts.sum(axis=1)
+    totals[totals == 0.0] = math.inf  # a batch of rows without weight teaches nothing
+    return filled, (parts / totals[:, None]).astype(dtype), (alpha / totals).astype(dtype)
+
+
+def fit_stochastic(
+    estimator: BaseMultilayerPerceptron, problem: Problem, parameters: Parameters, *, incremental: bool
+) -> Parameters:
+    """Train until nothing improves or ``max_iter`` is reached; of ``partial_fit``, a single epoch.
+
+    Parameters
+    ----------
+    estimator : BaseMultilayerPerceptron
+        Holds the settings, and is told how the training goes in its fitted attributes.
+    problem : Problem
+    parameters : tuple of Layer
+        Where to begin.
+    incremental : bool
+
+    Returns
+    -------
+    tuple of Layer
+
+    Raises
+    ------
+    ValueError
+        If the validation set is too small, or a loss is not finite.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If ``max_iter`` was reached.
+    """
+    rows, validation = split_rows(estimator, problem)
+    batch_size = choose_batch_size(estimator, len(rows))
+    problem.arithmetic.certify(problem.objective.network.layer_sizes, batch_size, 1.0)
+    is_uneven = problem.weights is not None or len(rows) % batch_size != 0
+    objective = problem.objective if is_uneven else problem.objective_of_batch(batch_size)
+    optimizer = estimator._make_optimizer()
+    step = TrainingStep(objective, optimizer, 1.0, problem.arithmetic, estimator.dropout, estimator.max_gradient_norm)
+    if not (incremental and hasattr(estimator, "_progress")):
+        kind = estimator.learning_rate if estimator.solver == "sgd" else "constant"
+        schedule = Schedule(kind, float(estimator.learning_rate_init), estimator.power_t)
+        stalled = estimator._progress.stalled if hasattr(estimator, "_progress") and estimator.loss_curve_ else 0
+        estimator._progress = Progress(schedule, optimizer.init(parameters, problem.arithmetic), stalled)
+        if estimator.dropout:
+            estimator._progress.dropout_seed = int(estimator._random_state.randint(2**31))
+    progress = estimator._progress
+    loop = Loop(step, problem.rows, problem.backend, parameters, progress.optimizer_state)
+    sizes = np.full(-(-len(rows) // batch_size), batch_size)
+    sizes[-1] = len(rows) - (len(sizes) - 1) * batch_size
+    best = parameters
+    estimator.n_iter_ = 0
+    try:
+        for _ in range(1 if incremental else estimator.max_iter):
+            if estimator.shuffle:
+                rows = shuffle(rows, random_state=estimator._random_state)
+            inputs = lay_out(rows, batch_size, problem.weights, problem.alpha, problem.dtype)
+            losses = loop.losses(loop.run(inputs[0], *_keys(estimator, len(sizes)), *inputs[1:]))
+            if not np.isfinite(losses).all():
+                raise ValueError(_diverged(estimator, int(np.argmin(np.isfinite(losses)))))
+            progress.optimizer_state = loop.optimizer_state
+            estimator.n_iter_ += 1
+            estimator.t_ += len(rows)
+            estimator.loss_ = float(losses @ sizes) / len(rows)
+            estimator.loss_curve_.append(estimator.loss_)
+            estimator._remember(loop.parameters)
+            _say(estimator, f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
+            if validation is None:
+                improved = _take_loss(estimator)
+            else:
+                improved, is_best = _validate(estimator, problem, loop.parameters, validation)
+                best = loop.parameters if is_best else best
+            progress.stalled = 0 if improved else progress.stalled + 1
+            progress.schedule.after_epoch(estimator.t_)
+            stops = False
+            if progress.stalled > estimator.n_iter_no_change:
+                stops = _stall(estimator, progress)
+            loop.optimizer_state = problem.with_learning_rate(loop.optimizer_state, progress.schedule.current)
+            progress.optimizer_state = loop.optimizer_state
+            if any([callback(estimator) for callback in estimator.callbacks or ()]) or stops:
+                break
+        else:
+            if not incremental:
+                warnings.warn(
+                    f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter}) reached and the optimization "
+                    "hasn't converged yet.",
+                    ConvergenceWarning,
+                    stacklevel=4,
+                )
+    except KeyboardInterrupt:
+        warnings.warn("Training interrupted by user.", stacklevel=4)
+    return loop.parameters if validation is None else best
+
+
+def _keys(estimator: BaseMultilayerPerceptron, n_steps: int) -> tuple[NDArray[np.int32], ...]:
+    """Return the keys of the next epoch's dropout masks, if there is dropout."""
+    seed = estimator._progress.dropout_seed
+    if seed is None:
+        return ()
+    return (dropout_keys(n_steps, len(estimator.coefs_) - 1, seed, len(estimator.loss_curve_)),)
+
+
+def _take_loss(estimator: BaseMultilayerPerceptron) -> bool:
+    """Compare the epoch's loss with the best; return whether it is better by ``tol``."""
+    improved = estimator.loss_ <= estimator.best_loss_ - estimator.tol
+    estimator.best_loss_ = min(estimator.best_loss_, estimator.loss_)
+    return improved
+
+
+def _validate(
+    estimator: BaseMultilayerPerceptron, problem: Problem, parameters: Parameters, validation: NDArray[np.int32]
+) -> tuple[bool, bool]:
+    """Try the network on the validation rows; return whether the score is better by ``tol``, and whether it is best."""
+    losses, predictions = problem.evaluate(parameters, validation)
+    weights = None if problem.weights is None else problem.weights[validation]
+    is_finite = np.isfinite(predictions).all()
+    score = estimator._score_of(predictions, problem.targets[validation], weights) if is_finite else math.nan
+    estimator.validation_scores_.append(score)
+    estimator.validation_loss_curve_.append(float(np.average(losses, weights=weights)))
+    _say(estimator, f"Validation score: {score:f}")
+    improved = not score < estimator.best_validation_score_ + estimator.tol
+    is_best = score > estimator.best_validation_score_
+    if is_best:
+        estimator.best_validation_score_ = score
+    return improved, is_best
+
+
+def _stall(estimator: BaseMultilayerPerceptron, progress: Progress) -> bool:
+    """Return whether the training shall stop, as it has not improved for long."""
+    what = "Validation score" if estimator.early_stopping else "Training loss"
+    found = (
+        f"{what} did not improve more than tol={estimator.tol:f} for {estimator.n_iter_no_change} consecutive epochs."
+    )
+    change = progress.schedule.after_stall()
+    if change is None:
+        _say(estimator, f"{found} Stopping.")
+        return True
+    _say(estimator, f"{found} {change}")
+    progress.stalled = 0
+    return False
+
+
+def _diverged(estimator: BaseMultilayerPerceptron, step: int) -> str:
+    return (
+        f"Solver produced non-finite parameter weights in iteration {estimator.n_iter_ + 1}, batch {step}. The input "
+        "data may contain large values and need to be preprocessed (for instance by StandardScaler); or "
+        f"learning_rate_init={estimator.learning_rate_init:g} is too large."
+    )
+
+
+def _say(estimator: BaseMultilayerPerceptron, text: str) -> None:
+    if estimator.verbose:
+        print(text)  # noqa: T201 - scikit-learn's users expect it there
