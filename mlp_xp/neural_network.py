@@ -10,11 +10,10 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import column_or_1d
 
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
-from mlp_xp.estimators.inputs import follow, take_targets, to_host
+from mlp_xp.estimators.inputs import take_targets, to_host
 from mlp_xp.estimators.labels import Labels
 from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
 
@@ -29,7 +28,127 @@ def _solves_by_batches(estimator: BaseMultilayerPerceptron) -> bool:
 
 
 class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[misc]
-    """Multi-layer perceptron classifier."""
+    """Multi-layer perceptron classifier that is fitted and applied where X lives.
+
+    It minimises the log loss by stochastic gradient descent, Adam or L-BFGS. What scikit-learn's classifier of this
+    name has, it has: parameters, defaults, attributes and warnings; and with the same ``random_state`` it draws the
+    same numbers, so that in float64 the two have the same loss curve to rounding. X may be an array of NumPy, CuPy,
+    JAX, PyTorch or any other library that follows the array API standard: what is fitted and what is predicted is of
+    X's library, device and type, and the work is done there (with JAX, an epoch is one compiled loop).
+
+    Parameters
+    ----------
+    hidden_layer_sizes : array-like of int, default=(100,)
+        Units of every hidden layer; a single number for a single layer.
+    activation : str, default="relu"
+        Of the hidden layers: "identity", "logistic" (or "sigmoid"), "tanh", "relu", "leaky_relu", "elu", "gelu", "silu"
+        or "softplus"; see `mlp_xp.activations`.
+    solver : {"adam", "sgd", "lbfgs"}, default="adam"
+        Kingma and Ba's Adam; stochastic gradient descent; or SciPy's L-BFGS-B over all rows, which is often better for
+        few rows.
+    alpha : float, default=0.0001
+        Strength of the L2 penalty, alpha / 2 × the sum of all squared weights, which is divided by the number of rows
+        (the sum of their weights) of a batch.
+    batch_size : int or "auto", default="auto"
+        Rows of a step; "auto" is min(200, n_samples). The last batch of an epoch may be smaller. Not used by "lbfgs".
+    learning_rate : {"constant", "invscaling", "adaptive"}, default="constant"
+        How the learning rate goes on, with "sgd": "constant"; "invscaling" is learning_rate_init / (t + 1) ** power_t
+        for the ``t_`` rows seen so far; "adaptive" is divided by 5 whenever the loss (with ``early_stopping``, the
+        score) has not become better by ``tol`` for more than ``n_iter_no_change`` epochs, until it is at most 1e-6.
+    learning_rate_init : float, default=0.001
+        The learning rate of "sgd" and "adam" at the beginning.
+    power_t : float, default=0.5
+        Exponent of "invscaling".
+    max_iter : int, default=200
+        Most epochs; with "lbfgs", most iterations.
+    shuffle : bool, default=True
+        Whether every epoch takes the rows in a new random order.
+    random_state : int, RandomState or None, default=None
+        Decides the initial parameters, the validation rows and the order of the rows; an int for the same result in
+        every call.
+    tol : float, default=1e-4
+        What counts as becoming better. When loss or score have not for more than ``n_iter_no_change`` epochs, training
+        stops (unless the learning rate is "adaptive"); with "lbfgs", the largest component of the gradient at which it
+        stops.
+    verbose : bool, default=False
+        Whether to print a line per epoch.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the parameters of the last one.
+    momentum : float, default=0.9
+        Of "sgd", in [0, 1].
+    nesterovs_momentum : bool, default=True
+        Whether that is Nesterov's.
+    early_stopping : bool, default=False
+        Whether a part of the rows, with the classes in equal shares (but of several labels a row), is set aside, and
+        the score on them decides when to stop and which epoch's parameters are kept.
+    validation_fraction : float, default=0.1
+        That part.
+    beta_1, beta_2 : float, default=0.9, 0.999
+        Decay of Adam's running means of the gradient and of its square, in [0, 1).
+    epsilon : float, default=1e-8
+        Added to Adam's denominator (the paper's ε̂).
+    n_iter_no_change : int, default=10
+        See ``tol``.
+    max_fun : int, default=15000
+        Most evaluations of "lbfgs".
+    class_weight : dict, list of dict, "balanced" or None, default=None
+        Weights of the classes, times ``sample_weight``; "balanced" gives every class the same sum.
+    dropout : float, default=0.0
+        Share of the hidden units that every step leaves out at random, the same ones on every backend; in [0, 1).
+    max_gradient_norm : float or None, default=None
+        A longer gradient is shortened to that norm.
+    callbacks : list of callables or None, default=None
+        Each is called with the estimator after every epoch ("lbfgs": iteration), when its fitted attributes are up to
+        date; training stops if one returns a true value.
+    arithmetic : {"native", "exact"}, default="native"
+        "exact" computes in float64 with the same bits on every backend (not with "lbfgs"); see the README.
+
+    Attributes
+    ----------
+    classes_ : array of shape (n_classes,)
+        The labels; of X's library, unless they are strings.
+    loss_ : float
+        Mean loss of the last epoch's batches, each before its step, penalty included.
+    best_loss_ : float or None
+        The smallest so far; None with ``early_stopping``.
+    loss_curve_ : list of float
+        ``loss_`` after every epoch ("lbfgs": iteration).
+    validation_scores_ : list of float or None
+        Accuracy on the validation rows after every epoch; None without ``early_stopping``.
+    best_validation_score_ : float or None
+        The best of them.
+    validation_loss_curve_ : list of float or None
+        Mean loss, without penalty, on the same rows.
+    t_ : int
+        Rows seen: ``n_iter_`` times the number of rows to train on, summed over all calls.
+    coefs_, intercepts_ : lists of arrays of shape (n_in, n_out) and (n_out,)
+        Weights and biases of every layer.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        If X was a data frame with names that are all strings.
+    n_iter_ : int
+        Epochs (iterations) of the last call.
+    n_layers_ : int
+        Layers of units, the features' and the outputs' included.
+    n_outputs_ : int
+        Units of the output layer: 1 for two classes.
+    out_activation_ : str
+        "softmax", or "logistic" for two classes or several labels a row.
+
+    Notes ----- What differs from scikit-learn's: sparse tables are refused; validation rows are set aside by class for
+    more than two classes too; y and ``sample_weight`` may be of another library than X. What it does not have:
+    ``class_weight`` and the parameters after it, the other activations, ``validation_loss_curve_``, a loss curve of
+    "lbfgs", and X elsewhere.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from mlp_xp.neural_network import MLPClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> classifier = MLPClassifier(max_iter=500, random_state=0).fit(X, y)
+    >>> classifier.score(X, y)
+    0.98
+    """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseMultilayerPerceptron._parameter_constraints,
@@ -68,41 +187,14 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
         callbacks: Any = None,
         arithmetic: str = "native",
     ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.class_weight = class_weight
-        self.dropout = dropout
-        self.max_gradient_norm = max_gradient_norm
-        self.callbacks = callbacks
-        self.arithmetic = arithmetic
+        self._keep(locals())
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPClassifier:  # noqa: N803
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPClassifier:
         """Fit the model to rows and their labels."""
-        return self._fit(X, y, sample_weight, incremental=False)  # type: ignore[return-value]
+        return self._fit(X, y, sample_weight, incremental=False)
 
     @available_if(_solves_by_batches)  # type: ignore[untyped-decorator]
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:  # noqa: N803
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
         """Train for one epoch on the rows."""
         known = getattr(self, "classes_", None)
         if known is None and classes is None:
@@ -114,9 +206,9 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
             raise ValueError(
                 f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {to_host(known)!r}"
             )
-        return self._fit(X, y, sample_weight, incremental=True)  # type: ignore[return-value]
+        return self._fit(X, y, sample_weight, incremental=True)
 
-    def predict(self, X: Any) -> Array:  # noqa: N803
+    def predict(self, X: Any) -> Array:
         """Return the likeliest class of every row."""
         probabilities, backend = self._forward(X, "predict")
         xp = backend.xp
@@ -127,22 +219,22 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
             return self.classes_[backend.to_host(decided)]
         return xp.take(self.classes_, decided, axis=0)
 
-    def predict_proba(self, X: Any) -> Array:  # noqa: N803
+    def predict_proba(self, X: Any) -> Array:
         """Return the probability of every class, shape (n_samples, n_classes)."""
         return self._probabilities(X, "predict_proba")[0]
 
-    def predict_log_proba(self, X: Any) -> Array:  # noqa: N803
+    def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithms of `predict_proba`."""
         probabilities, backend = self._probabilities(X, "predict_log_proba")
         return backend.xp.log(probabilities)
 
-    def _probabilities(self, X: Any, method: str) -> tuple[Array, Backend]:  # noqa: N803
+    def _probabilities(self, X: Any, method: str) -> tuple[Array, Backend]:
         probabilities, backend = self._forward(X, method)
         if self.n_outputs_ == 1:
             probabilities = backend.xp.concat([1 - probabilities, probabilities], axis=1)
         return probabilities, backend
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the share of rows whose label (of several, all labels) is predicted."""
         return float(accuracy_score(to_host(y), to_host(self.predict(X)), sample_weight=to_host(sample_weight)))
 
@@ -157,22 +249,18 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
     def _count_outputs(self, targets: NDArray[Any]) -> int:  # noqa: ARG002 - the classes say it
         return self._labels.n_outputs
 
-    def _take_targets(self, y: Any, X: Array, backend: Backend, *, is_first: bool, incremental: bool) -> NDArray[Any]:  # noqa: N803
+    def _take_targets(self, y: Any, X: Array, call: str) -> NDArray[Any]:
         y = take_targets(self, y, X, numeric=False)
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        if not incremental and is_first:
+        if call == "fit":
             self._labels = Labels.of(y)
-        elif not incremental:
+        elif call == "fit again":
             found = Labels.of(y).classes
             if set(found) != set(self._labels.classes):
                 raise ValueError(
                     "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
                     f"Previously got {self._labels.classes}, `y` has {found}"
                 )
-        targets = self._labels.encode(y)
-        self.classes_ = follow(self._labels.classes, backend)
-        return targets
+        return self._labels.encode(y)
 
     def _class_weights(self, targets: NDArray[Any]) -> NDArray[np.float64] | None:
         if self.class_weight is None:
@@ -191,12 +279,39 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
 
 
 class MLPRegressor(RegressorMixin, BaseMultilayerPerceptron):  # type: ignore[misc]
-    """Multi-layer perceptron regressor."""
+    """Multi-layer perceptron regressor that is fitted and applied where X lives.
+
+    It minimises the squared error or the Poisson deviance. Everything that `MLPClassifier` says of itself holds.
+
+    Parameters
+    ----------
+    loss : {"squared_error", "poisson"}, default="squared_error"
+        Half the squared distance of a row's prediction, summed over the outputs; or half the Poisson deviance, of
+        targets ≥ 0, whose prediction is the exponential of the output.
+    **others
+        Those of `MLPClassifier`, but ``class_weight``.
+
+    Attributes
+    ----------
+    out_activation_ : str
+        "identity" or "exp".
+    validation_scores_ : list of float or None
+        R² on the validation rows.
+    **others
+        Those of `MLPClassifier`, but ``classes_``.
+
+    Notes
+    -----
+    Of several outputs, scikit-learn's regressor follows the gradient of the sum, as this one does, but reports the mean
+    as its loss; here the loss is that whose gradient is followed.
+    """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseMultilayerPerceptron._parameter_constraints,
         "loss": [StrOptions({"squared_error", "poisson"})],
     }
+
+    loss: str
 
     def __init__(
         self,
@@ -230,50 +345,23 @@ class MLPRegressor(RegressorMixin, BaseMultilayerPerceptron):  # type: ignore[mi
         callbacks: Any = None,
         arithmetic: str = "native",
     ) -> None:
-        self.loss = loss
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.dropout = dropout
-        self.max_gradient_norm = max_gradient_norm
-        self.callbacks = callbacks
-        self.arithmetic = arithmetic
+        self._keep(locals())
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:  # noqa: N803
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
         """Fit the model to rows and their numbers."""
-        return self._fit(X, y, sample_weight, incremental=False)  # type: ignore[return-value]
+        return self._fit(X, y, sample_weight, incremental=False)
 
     @available_if(_solves_by_batches)  # type: ignore[untyped-decorator]
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:  # noqa: N803
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
         """Train for one epoch on the rows."""
-        return self._fit(X, y, sample_weight, incremental=True)  # type: ignore[return-value]
+        return self._fit(X, y, sample_weight, incremental=True)
 
-    def predict(self, X: Any) -> Array:  # noqa: N803
+    def predict(self, X: Any) -> Array:
         """Return the prediction of every row, shape (n_samples,) or (n_samples, n_outputs)."""
         values, backend = self._forward(X, "predict")
         return backend.xp.reshape(values, (-1,)) if self.n_outputs_ == 1 else values
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return R², the share of the variance of y that the predictions explain (mean over the outputs)."""
         return float(r2_score(to_host(y), to_host(self.predict(X)), sample_weight=to_host(sample_weight)))
 
@@ -285,11 +373,10 @@ class MLPRegressor(RegressorMixin, BaseMultilayerPerceptron):  # type: ignore[mi
     def _out_activation(self) -> str:
         return "exp" if self.loss == "poisson" else "identity"
 
-    def _take_targets(self, y: Any, X: Array, backend: Backend, *, is_first: bool, incremental: bool) -> NDArray[Any]:  # noqa: N803, ARG002
+    def _take_targets(self, y: Any, X: Array, call: str) -> NDArray[Any]:  # noqa: ARG002 - any numbers will do
         y = take_targets(self, y, X, numeric=True)
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        return y.astype(np.float64).reshape(len(y), -1)
+        targets: NDArray[np.float64] = y.astype(np.float64).reshape(len(y), -1)
+        return targets
 
     def _score_of(self, predictions: NDArray[Any], targets: NDArray[Any], weights: NDArray[np.float64] | None) -> float:
         return float(r2_score(targets, predictions, sample_weight=weights))

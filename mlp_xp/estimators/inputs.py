@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import array_api_compat
 import numpy as np
 from sklearn.utils import check_consistent_length
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
@@ -28,7 +28,7 @@ def to_host(values: Any) -> Any:
     return backend_of(values).to_host(values) if _is_foreign(values) else values
 
 
-def take_features(estimator: BaseEstimator, X: Any, *, reset: bool) -> tuple[Array, Backend]:  # noqa: N803
+def take_features(estimator: BaseEstimator, X: Any, *, reset: bool) -> tuple[Array, Backend]:
     """Return X as a floating array where it is, and the backend that computes there.
 
     Parameters
@@ -69,20 +69,25 @@ def take_features(estimator: BaseEstimator, X: Any, *, reset: bool) -> tuple[Arr
     return X, backend
 
 
-def take_targets(estimator: BaseEstimator, y: Any, X: Array, *, numeric: bool) -> NDArray[Any]:  # noqa: N803
+def take_targets(estimator: BaseEstimator, y: Any, X: Array, *, numeric: bool) -> NDArray[Any]:
     """Return y on the host, of shape (n_samples,) or (n_samples, n_outputs).
 
     Raises
     ------
     ValueError
         If it is missing, not finite, or of another length than X.
+
+    Warns
+    -----
+    DataConversionWarning
+        If it is a table of one column.
     """
     y = validate_data(estimator, y=to_host(y), multi_output=True, y_numeric=numeric)
     check_consistent_length(X, y)
-    return y  # type: ignore[no-any-return]
+    return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y  # type: ignore[no-any-return]
 
 
-def take_weights(sample_weight: Any, X: Array) -> NDArray[np.float64] | None:  # noqa: N803
+def take_weights(sample_weight: Any, X: Array) -> NDArray[np.float64] | None:
     """Return the rows' weights on the host, shape (n_samples,), or None.
 
     Raises
@@ -93,8 +98,10 @@ def take_weights(sample_weight: Any, X: Array) -> NDArray[np.float64] | None:  #
     if sample_weight is None:
         return None
     stand_in = np.empty((X.shape[0], 0))
-    weights = _check_sample_weight(to_host(sample_weight), stand_in, dtype=np.float64, ensure_non_negative=True)
-    return weights  # type: ignore[no-any-return]
+    weights: NDArray[np.float64] = _check_sample_weight(
+        to_host(sample_weight), stand_in, dtype=np.float64, ensure_non_negative=True
+    )
+    return weights
 
 
 def require_same_place(estimator: BaseEstimator, backend: Backend, fitted: Array, method: str) -> None:
@@ -132,7 +139,7 @@ def _is_foreign(values: Any) -> bool:
     return array_api_compat.is_array_api_obj(values) and not isinstance(values, (np.ndarray, np.generic))
 
 
-def _check_table(X: Array, name: str) -> None:  # noqa: N803
+def _check_table(X: Array, name: str) -> None:
     if X.ndim != 2:
         raise ValueError(
             f"Expected 2D array, got {X.ndim}D array instead. Reshape your data either using xp.reshape(X, (-1, 1)) "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from itertools import pairwise
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -99,6 +100,22 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     callbacks: Any
     arithmetic: str
 
+    # Fitted.
+    coefs_: list[Array]
+    intercepts_: list[Array]
+    best_loss_: Any
+    best_validation_score_: Any
+    validation_scores_: Any
+    validation_loss_curve_: Any
+    classes_: Any
+    loss_curve_: list[float]
+
+    def _keep(self, arguments: dict[str, Any]) -> None:
+        """Make every argument of ``__init__`` an attribute of that name, and nothing else, as scikit-learn wants it."""
+        for name, value in arguments.items():
+            if name not in ("self", "__class__"):
+                setattr(self, name, value)
+
     @property
     @abstractmethod
     def _loss_name(self) -> str:
@@ -110,8 +127,16 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         """scikit-learn's name of what makes a prediction of the logits."""
 
     @abstractmethod
-    def _take_targets(self, y: Any, X: Array, backend: Backend, *, is_first: bool, incremental: bool) -> NDArray[Any]:  # noqa: N803
-        """Check y and return what the network learns, int32 labels or a table of floats, on the host."""
+    def _take_targets(self, y: Any, X: Array, call: str) -> NDArray[Any]:
+        """Check y and return what the network learns, int32 labels or a table of floats, on the host.
+
+        Parameters
+        ----------
+        y : array-like
+        X : array
+        call : {"fit", "fit again", "partial_fit"}
+            "fit again" for one that goes on from the last one.
+        """
 
     @abstractmethod
     def _score_of(self, predictions: NDArray[Any], targets: NDArray[Any], weights: NDArray[np.float64] | None) -> float:
@@ -120,7 +145,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     def _class_weights(self, targets: NDArray[Any]) -> NDArray[np.float64] | None:  # noqa: ARG002 - a regression has none
         return None
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> BaseMultilayerPerceptron:  # noqa: N803
+    def _fit(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> BaseMultilayerPerceptron:
         self._validate_params()
         sizes = self.hidden_layer_sizes
         hidden = [int(n) for n in sizes] if isinstance(sizes, Iterable) else [int(sizes)]
@@ -129,7 +154,9 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         self._check_combinations(incremental)
         is_first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         X, backend = take_features(self, X, reset=is_first)
-        targets = self._take_targets(y, X, backend, is_first=is_first, incremental=incremental)
+        targets = self._take_targets(y, X, "partial_fit" if incremental else "fit" if is_first else "fit again")
+        if hasattr(self, "_labels"):
+            self.classes_ = follow(self._labels.classes, backend)
         weights = take_weights(sample_weight, X)
         of_classes = self._class_weights(targets)
         if of_classes is not None:
@@ -152,9 +179,10 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             parameters = fit_stochastic(self, problem, parameters, incremental=incremental)
         self._remember(parameters)
         xp = backend.xp
-        if not all(bool(xp.all(xp.isfinite(array))) for layer in parameters for array in layer):
+        arrays = [array for layer in parameters for array in layer]
+        if not (np.isfinite(self.loss_) and all(bool(xp.all(xp.isfinite(array))) for array in arrays)):
             raise ValueError(
-                "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+                f"Solver produced non-finite parameter weights or loss ({self.loss_}). The input data may contain large values and need to be "
                 "preprocessed."
             )
         return self
@@ -186,7 +214,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         """
         factor = 2.0 if self.activation == "logistic" else 6.0
         coefs, intercepts = [], []
-        for n_in, n_out in zip(layer_sizes, layer_sizes[1:], strict=False):
+        for n_in, n_out in pairwise(layer_sizes):
             bound = np.sqrt(factor / (n_in + n_out))
             coefs.append(self._random_state.uniform(-bound, bound, (n_in, n_out)))
             intercepts.append(self._random_state.uniform(-bound, bound, n_out))
@@ -195,17 +223,17 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         self.out_activation_ = self._out_activation
         self.n_iter_ = 0
         self.t_ = 0
-        self.loss_curve_: list[float] = []
+        self.loss_curve_ = []
         validates = self.early_stopping and self.solver != "lbfgs"
         self.best_loss_ = None if validates else np.inf
         self.best_validation_score_ = -np.inf if validates else None
-        self.validation_scores_: list[float] | None = [] if validates else None
-        self.validation_loss_curve_: list[float] | None = [] if validates else None
+        self.validation_scores_ = [] if validates else None
+        self.validation_loss_curve_ = [] if validates else None
         self.__dict__.pop("_progress", None)
 
     def _make_problem(
         self,
-        X: Array,  # noqa: N803
+        X: Array,
         targets: NDArray[Any],
         weights: NDArray[np.float64] | None,
         layer_sizes: tuple[int, ...],
@@ -225,6 +253,10 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         objective = Objective(network, self._loss_name)
         return Problem(objective, float(self.alpha), data, targets, weights, backend, arithmetic, dtype)
 
+    def _host_parameters(self) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+        """Return weights and biases on the host, wherever they are."""
+        return [to_host(array) for array in self.coefs_], [to_host(array) for array in self.intercepts_]
+
     def _make_optimizer(self) -> Optimizer:
         rate = float(self.learning_rate_init)
         if self.solver == "adam":
@@ -234,6 +266,11 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     def _remember(self, parameters: Parameters) -> None:
         self.coefs_ = [layer.weight for layer in parameters]
         self.intercepts_ = [layer.bias for layer in parameters]
+
+    def _call_back(self) -> bool:
+        """Call all callbacks; return whether one of them wants to stop."""
+        answers = [callback(self) for callback in self.callbacks or ()]
+        return any(answers)
 
     def _fit_lbfgs(self, problem: Problem) -> Parameters:
         def after_iteration(coefs: list[NDArray[Any]], intercepts: list[NDArray[Any]], loss: float) -> bool:
@@ -247,18 +284,20 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             if not self.callbacks:
                 return False
             self._remember(problem.to_device(coefs, intercepts))
-            return any([callback(self) for callback in self.callbacks])
+            return self._call_back()
 
         self.n_iter_ = 0
-        hosts = (
-            [np.asarray(to_host(array), np.float64) for array in arrays] for arrays in (self.coefs_, self.intercepts_)
-        )
         coefs, intercepts, self.loss_, self.n_iter_ = minimize_lbfgs(
-            problem, *hosts, max_iter=self.max_iter, max_fun=self.max_fun, tol=self.tol, callback=after_iteration
+            problem,
+            *self._host_parameters(),
+            max_iter=self.max_iter,
+            max_fun=self.max_fun,
+            tol=self.tol,
+            callback=after_iteration,
         )
         return problem.to_device(coefs, intercepts)
 
-    def _forward(self, X: Any, method: str) -> tuple[Array, Backend]:  # noqa: N803
+    def _forward(self, X: Any, method: str) -> tuple[Array, Backend]:
         """Return the predictions of rows, shape (n, n_outputs), where the rows are."""
         check_is_fitted(self)
         X, backend = take_features(self, X, reset=False)
@@ -278,7 +317,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         ((values,),) = infer(step, parameters, rows, np.arange(n, dtype=np.int32), backend)
         return xp.astype(xp.reshape(values, (-1, sizes[-1]))[:n, :], dtype, copy=False), backend
 
-    def move_to(self, X: Any) -> BaseMultilayerPerceptron:  # noqa: N803
+    def move_to(self, X: Any) -> BaseMultilayerPerceptron:
         """Move what was fitted to where an array is.
 
         Parameters

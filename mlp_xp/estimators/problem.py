@@ -65,7 +65,7 @@ class Problem:
         return optimizer_state._replace(learning_rate=rate)
 
     def evaluate(self, parameters: Parameters, numbers: NDArray[np.int32]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the loss of every row of those numbers, shape (n,), and its prediction, (n, n_outputs), on the host."""
+        """Return losses, shape (n,), and predictions, (n, n_outputs), of the rows of those numbers, on the host."""
         step = EvaluationStep(self.objective, 1.0, self.arithmetic.for_inference())
         parts = infer(step, parameters, self.rows, numbers, self.backend)
         hosts = [[self.backend.to_host(y) for y in ys] for ys in parts]

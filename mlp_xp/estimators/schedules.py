@@ -37,9 +37,11 @@ class Schedule:
         if self.kind == "invscaling":
             self.current = self.initial / (n_rows_seen + 1) ** self.power
 
-    def after_stall(self) -> str | None:
-        """Take note that the training no longer improves; return what to say of it, or None if it shall stop."""
-        if self.kind != "adaptive" or self.current <= 1e-6:
-            return None
+    def after_stall(self) -> tuple[bool, str]:
+        """Take note that the training no longer improves; return whether it shall go on, and what to say of it."""
+        if self.kind != "adaptive":
+            return False, "Stopping."
+        if self.current <= 1e-6:
+            return False, "Learning rate too small. Stopping."
         self.current /= 5.0
-        return f"Setting learning rate to {self.current:f}"
+        return True, f"Setting learning rate to {self.current:f}"

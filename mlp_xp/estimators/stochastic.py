@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
-from sklearn.utils import shuffle
 
 from mlp_xp.array_types import PyTree
 from mlp_xp.estimators.problem import Problem
@@ -72,7 +71,7 @@ def choose_batch_size(estimator: BaseMultilayerPerceptron, n_rows: int) -> int:
         warnings.warn(
             "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped.", stacklevel=5
         )
-    return min(estimator.batch_size, n_rows)
+    return min(int(estimator.batch_size), n_rows)
 
 
 def lay_out(
@@ -162,7 +161,7 @@ def fit_stochastic(
     try:
         for _ in range(1 if incremental else estimator.max_iter):
             if estimator.shuffle:
-                rows = shuffle(rows, random_state=estimator._random_state)
+                rows = _shuffle(rows, estimator._random_state)
             inputs = lay_out(rows, batch_size, problem.weights, problem.alpha, problem.dtype)
             losses = loop.losses(loop.run(inputs[0], *_keys(estimator, len(sizes)), *inputs[1:]))
             if not np.isfinite(losses).all():
@@ -186,7 +185,7 @@ def fit_stochastic(
                 stops = _stall(estimator, progress)
             loop.optimizer_state = problem.with_learning_rate(loop.optimizer_state, progress.schedule.current)
             progress.optimizer_state = loop.optimizer_state
-            if any([callback(estimator) for callback in estimator.callbacks or ()]) or stops:
+            if estimator._call_back() or stops:
                 break
         else:
             if not incremental:
@@ -201,6 +200,13 @@ def fit_stochastic(
     return loop.parameters if validation is None else best
 
 
+def _shuffle(rows: NDArray[np.int32], random_state: np.random.RandomState) -> NDArray[np.int32]:
+    """Return the rows in the order that ``sklearn.utils.shuffle`` gives them, in half of its time."""
+    order = np.arange(len(rows))
+    random_state.shuffle(order)
+    return rows[order]
+
+
 def _keys(estimator: BaseMultilayerPerceptron, n_steps: int) -> tuple[NDArray[np.int32], ...]:
     """Return the keys of the next epoch's dropout masks, if there is dropout."""
     seed = estimator._progress.dropout_seed
@@ -211,7 +217,7 @@ def _keys(estimator: BaseMultilayerPerceptron, n_steps: int) -> tuple[NDArray[np
 
 def _take_loss(estimator: BaseMultilayerPerceptron) -> bool:
     """Compare the epoch's loss with the best; return whether it is better by ``tol``."""
-    improved = estimator.loss_ <= estimator.best_loss_ - estimator.tol
+    improved: bool = estimator.loss_ <= estimator.best_loss_ - estimator.tol
     estimator.best_loss_ = min(estimator.best_loss_, estimator.loss_)
     return improved
 
@@ -228,7 +234,7 @@ def _validate(
     estimator.validation_loss_curve_.append(float(np.average(losses, weights=weights)))
     _say(estimator, f"Validation score: {score:f}")
     improved = not score < estimator.best_validation_score_ + estimator.tol
-    is_best = score > estimator.best_validation_score_
+    is_best: bool = score > estimator.best_validation_score_
     if is_best:
         estimator.best_validation_score_ = score
     return improved, is_best
@@ -240,13 +246,10 @@ def _stall(estimator: BaseMultilayerPerceptron, progress: Progress) -> bool:
     found = (
         f"{what} did not improve more than tol={estimator.tol:f} for {estimator.n_iter_no_change} consecutive epochs."
     )
-    change = progress.schedule.after_stall()
-    if change is None:
-        _say(estimator, f"{found} Stopping.")
-        return True
-    _say(estimator, f"{found} {change}")
-    progress.stalled = 0
-    return False
+    goes_on, consequence = progress.schedule.after_stall()
+    _say(estimator, f"{found} {consequence}")
+    progress.stalled = 0 if goes_on else progress.stalled
+    return not goes_on
 
 
 def _diverged(estimator: BaseMultilayerPerceptron, step: int) -> str:

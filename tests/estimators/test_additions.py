@@ -1,0 +1,134 @@
+"""What scikit-learn's users asked for and did not get."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris, make_classification
+from sklearn.model_selection import train_test_split
+from sklearn.utils.class_weight import compute_sample_weight
+
+from mlp_xp.activations import ACTIVATIONS
+from mlp_xp.backend import Backend
+from mlp_xp.neural_network import MLPClassifier, MLPRegressor
+
+X, Y = load_iris(return_X_y=True)
+FEW: dict[str, Any] = {"hidden_layer_sizes": (6,), "max_iter": 5, "batch_size": 40, "random_state": 0}
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@pytest.mark.parametrize("activation", sorted({*ACTIVATIONS, "logistic"}))
+def test_every_activation_learns(backend: Backend, activation: str) -> None:
+    settings = {**FEW, "activation": activation, "learning_rate_init": 0.05, "max_iter": 20}
+    classifier = MLPClassifier(**settings).fit(backend.asarray(X, "float32"), Y)
+    assert classifier.loss_ < 0.7 * classifier.loss_curve_[0]
+
+
+@pytest.mark.parametrize("weights", ["balanced", {0: 1.0, 1: 5.0, 2: 0.5}])
+def test_class_weights_are_weights_of_rows(backend: Backend, weights: Any) -> None:
+    rows = np.arange(0, 120)  # of the last class, fewer
+    place, y = backend.asarray(X[rows], "float64"), Y[rows]
+    given = MLPClassifier(**FEW, class_weight=weights).fit(place, y, sample_weight=np.full(len(y), 2.0))
+    by_hand = MLPClassifier(**FEW).fit(place, y, sample_weight=2.0 * compute_sample_weight(weights, y))
+    assert given.loss_curve_ == by_hand.loss_curve_
+    assert given.loss_curve_ != MLPClassifier(**FEW).fit(place, y).loss_curve_
+
+
+def test_balanced_classes_find_the_rare_one() -> None:
+    table, y = make_classification(1000, weights=[0.95], class_sep=0.5, random_state=0)
+    found = []
+    for weights in (None, "balanced"):
+        classifier = MLPClassifier(**{**FEW, "max_iter": 30}, class_weight=weights).fit(table, y)
+        found.append(np.mean(classifier.predict(table)[y == 1]))
+    assert found[0] < 0.5 < found[1]
+
+
+def test_the_validation_loss_is_that_of_the_validation_rows(backend: Backend) -> None:
+    seen: list[Any] = []
+    classifier = MLPClassifier(
+        **FEW, early_stopping=True, callbacks=[lambda estimator: seen.append(estimator.predict_proba(X_there))]
+    )
+    X_there = backend.asarray(X, "float64")
+    classifier.fit(X_there, Y)
+    assert len(classifier.validation_loss_curve_) == len(classifier.validation_scores_) == classifier.n_iter_
+    state = np.random.RandomState(0)
+    for n_in, n_out in ((4, 6), (6, 3)):  # the initial parameters are drawn first
+        state.uniform(size=(n_in, n_out))
+        state.uniform(size=n_out)
+    _, rows = train_test_split(np.arange(150), test_size=0.1, stratify=Y, random_state=state)
+    assert [int(np.sum(Y[rows] == c)) for c in range(3)] == [5, 5, 5]
+    for loss, score, probabilities in zip(
+        classifier.validation_loss_curve_, classifier.validation_scores_, seen, strict=True
+    ):
+        of_rows = backend.to_host(probabilities)[rows]
+        assert loss == pytest.approx(-np.mean(np.log(of_rows[np.arange(15), Y[rows]])), rel=1e-12)
+        assert score == np.mean(np.argmax(of_rows, axis=1) == Y[rows])
+
+
+def test_the_best_epochs_parameters_are_kept(backend: Backend) -> None:
+    kept: list[Any] = []
+    classifier = MLPClassifier(
+        **{**FEW, "max_iter": 30, "learning_rate_init": 0.1},
+        early_stopping=True,
+        callbacks=[lambda estimator: kept.append(estimator.coefs_)],
+    ).fit(backend.asarray(X, "float32"), Y)
+    best = int(np.argmax(classifier.validation_scores_))
+    assert best < len(kept) - 1
+    for actual, expected in zip(classifier.coefs_, kept[best], strict=True):
+        np.testing.assert_array_equal(backend.to_host(actual), backend.to_host(expected))
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+def test_callbacks_see_every_epoch_and_can_stop(backend: Backend, solver: str) -> None:
+    seen: list[tuple[int, float]] = []
+
+    def stop_after_three(estimator: MLPClassifier) -> bool:
+        assert estimator.score(X_there, Y) >= 0.0  # what is fitted so far can be used
+        seen.append((estimator.n_iter_, estimator.loss_curve_[-1]))
+        return estimator.n_iter_ == 3
+
+    X_there = backend.asarray(X, "float32")
+    classifier = MLPClassifier(**FEW, solver=solver, callbacks=[stop_after_three]).fit(X_there, Y)
+    assert seen == list(enumerate(classifier.loss_curve_, start=1))
+    assert classifier.n_iter_ == 3
+
+
+def test_dropout_is_the_same_everywhere_and_only_in_training(backend: Backend) -> None:
+    settings = {**FEW, "dropout": 0.3}
+    X_there = backend.asarray(X, "float64")
+    classifier = MLPClassifier(**settings).fit(X_there, Y)
+    assert classifier.loss_curve_ == pytest.approx(MLPClassifier(**settings).fit(X, Y).loss_curve_, rel=1e-10)
+    assert classifier.loss_curve_ != MLPClassifier(**FEW).fit(X_there, Y).loss_curve_
+    assert classifier.loss_curve_ != MLPClassifier(**{**settings, "random_state": 1}).fit(X_there, Y).loss_curve_
+    once, again = (backend.to_host(classifier.predict_proba(X_there)) for _ in range(2))
+    np.testing.assert_array_equal(once, again)
+
+
+def test_no_epoch_of_partial_fit_drops_the_same_units(backend: Backend) -> None:
+    X_there = backend.asarray(X, "float64")
+    settings = {**FEW, "dropout": 0.5, "shuffle": False, "solver": "sgd", "learning_rate_init": 1e-12}
+    classifier = MLPClassifier(**settings)
+    for _ in range(3):
+        classifier.partial_fit(X_there, Y, classes=[0, 1, 2])
+    assert len({round(loss, 9) for loss in classifier.loss_curve_}) == 3  # the parameters stayed: only masks differ
+
+
+def test_gradients_are_clipped(backend: Backend) -> None:
+    X_there = backend.asarray(100.0 * X, "float64")
+    settings = {**FEW, "solver": "sgd", "momentum": 0.0, "learning_rate_init": 1.0, "alpha": 0.0, "batch_size": 150}
+    paths = []
+    classifier = MLPClassifier(**{**settings, "max_iter": 1}, max_gradient_norm=0.01, warm_start=True)
+    for _ in range(3):
+        classifier.fit(X_there, Y)
+        paths.append([backend.to_host(array) for array in (*classifier.coefs_, *classifier.intercepts_)])
+    for before, after in zip(paths, paths[1:], strict=False):
+        moved = np.sqrt(sum(np.sum((b - a) ** 2) for a, b in zip(before, after, strict=True)))
+        assert moved == pytest.approx(0.01, rel=1e-9)
+
+
+@pytest.mark.parametrize(("name", "value"), [("dropout", 0.5), ("max_gradient_norm", 1.0), ("arithmetic", "exact")])
+def test_what_lbfgs_cannot_do_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{name}={value!r} needs solver='sgd' or 'adam'"):
+        MLPRegressor(solver="lbfgs", **{name: value}).fit(X, Y)

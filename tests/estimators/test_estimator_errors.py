@@ -1,0 +1,181 @@
+"""Bad input gets the error that scikit-learn's users know, whatever library it comes in."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+import sklearn.neural_network as theirs
+from sklearn.datasets import load_iris
+from sklearn.exceptions import DataConversionWarning, NotFittedError
+
+import mlp_xp.neural_network as ours
+from mlp_xp.backend import Backend
+from mlp_xp.neural_network import MLPClassifier, MLPRegressor
+
+X, Y = load_iris(return_X_y=True)
+FEW: dict[str, Any] = {"hidden_layer_sizes": (4,), "max_iter": 2, "random_state": 0}
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "predict_log_proba"])
+def test_not_fitted(backend: Backend, method: str) -> None:
+    with pytest.raises(NotFittedError, match="This MLPClassifier instance is not fitted yet"):
+        getattr(MLPClassifier(), method)(backend.asarray(X, "float32"))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda X: X[0], "Expected 2D array, got 1D array instead"),
+        (lambda X: X[:0], r"Found array with 0 sample\(s\) \(shape=\(0, 4\)\) while a minimum of 1 is required"),
+        (lambda X: X[:, :0], r"Found array with 0 feature\(s\) \(shape=\(150, 0\)\) while a minimum of 1 is required"),
+        (lambda X: np.where(X == X[3, 2], np.nan, X), "Input X contains NaN"),
+        (lambda X: np.where(X == X[3, 2], np.inf, X), "Input X contains infinity or a value too large for"),
+        (lambda X: X[:9], r"Found input variables with inconsistent numbers of samples: \[9, 150\]"),
+    ],
+)
+def test_tables_that_are_none(backend: Backend, change: Any, text: str) -> None:
+    wrong = change(X).astype(np.float64)
+    with pytest.raises(ValueError, match=text):
+        MLPClassifier(**FEW).fit(backend.asarray(wrong, "float64"), Y)
+    with pytest.raises(ValueError, match=text):  # word for word
+        theirs.MLPClassifier(**FEW).fit(wrong, Y)
+
+
+def test_complex_numbers(backend: Backend) -> None:
+    with pytest.raises(ValueError, match="Complex data not supported"):
+        MLPClassifier(**FEW).fit(backend.asarray((X + 1j).astype(np.complex64)), Y)
+
+
+def test_other_numbers_of_features(backend: Backend) -> None:
+    classifier = MLPClassifier(**FEW).fit(backend.asarray(X, "float32"), Y)
+    with pytest.raises(ValueError, match="X has 3 features, but MLPClassifier is expecting 4 features as input"):
+        classifier.predict(backend.asarray(X[:, :3], "float32"))
+
+
+def test_sparse_tables_get_one_clear_error() -> None:
+    with pytest.raises(TypeError, match=r"Sparse data was passed for X, but dense data is required\. Use .\.toarray"):
+        MLPClassifier(**FEW).fit(scipy.sparse.csr_array(X), Y)
+
+
+@pytest.mark.parametrize(
+    ("y", "text"),
+    [
+        (X[:, 0], "Unknown label type: continuous"),
+        (np.stack([Y, Y], axis=1), "Multioutput target data is not supported"),
+        (np.where(Y == 1, np.nan, Y), "Input y contains NaN"),
+        (None, "requires y to be passed, but the target y is None"),
+    ],
+)
+def test_labels_that_are_none(backend: Backend, y: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        MLPClassifier(**FEW).fit(backend.asarray(X, "float32"), y)
+
+
+def test_a_column_of_labels_is_taken_with_a_warning() -> None:
+    with pytest.warns(DataConversionWarning, match="A column-vector y was passed when a 1d array was expected"):
+        MLPClassifier(**FEW).fit(X, Y[:, None])
+
+
+@pytest.mark.parametrize("weights", [np.ones(3), np.full(150, -1.0), np.full(150, np.nan)])
+def test_weights_that_are_none(backend: Backend, weights: Any) -> None:
+    with pytest.raises(ValueError, match="sample_weight"):
+        MLPRegressor(**FEW).fit(backend.asarray(X, "float32"), X[:, 0], sample_weight=weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("activation", "rectified"),
+        ("solver", "newton"),
+        ("alpha", -1.0),
+        ("batch_size", 0),
+        ("learning_rate", "falling"),
+        ("learning_rate_init", 0.0),
+        ("power_t", -1.0),
+        ("max_iter", 0),
+        ("shuffle", "yes"),
+        ("tol", -1.0),
+        ("momentum", 1.5),
+        ("validation_fraction", 1.0),
+        ("beta_1", 1.0),
+        ("epsilon", 0.0),
+        ("n_iter_no_change", 0),
+        ("max_fun", 0),
+        ("hidden_layer_sizes", (3, 0)),
+    ],
+)
+def test_parameters_out_of_range_are_refused_in_scikit_learns_words(name: str, value: Any) -> None:
+    texts = []
+    for module in (theirs, ours):
+        with pytest.raises(ValueError, match=name) as caught:
+            module.MLPRegressor(**{name: value}).fit(X, X[:, 0])
+        texts.append(str(caught.value).rstrip("."))
+    if name != "activation":  # there are more of them here
+        assert texts[1].partition("{")[0] == texts[0].partition("{")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("dropout", 1.0), ("max_gradient_norm", 0.0), ("callbacks", 3), ("arithmetic", "fuzzy")]
+)
+def test_what_is_new_is_checked_too(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"The '{name}' parameter of MLPRegressor must be"):
+        MLPRegressor(**{name: value}).fit(X, X[:, 0])
+
+
+def test_partial_fit_must_know_the_classes() -> None:
+    with pytest.raises(ValueError, match="classes must be passed on the first call to partial_fit"):
+        MLPClassifier(**FEW).partial_fit(X, Y)
+    classifier = MLPClassifier(**FEW).partial_fit(X, Y, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="is not the same as on last call to partial_fit"):
+        classifier.partial_fit(X, Y, classes=[0, 1])
+    with pytest.raises(ValueError, match="`y` has classes not in `self.classes_`"):
+        classifier.partial_fit(X, Y + 1)
+    with pytest.raises(ValueError, match="partial_fit does not support early_stopping=True"):
+        MLPClassifier(early_stopping=True).partial_fit(X, Y, classes=[0, 1, 2])
+    with pytest.raises(AttributeError, match="has no attribute 'partial_fit'"):
+        MLPClassifier(solver="lbfgs").partial_fit(X, Y, classes=[0, 1, 2])
+
+
+def test_warm_start_must_see_the_same_classes() -> None:
+    classifier = MLPClassifier(**FEW, warm_start=True).fit(X, Y)
+    with pytest.raises(ValueError, match="warm_start can only be used where `y` has the same classes"):
+        classifier.fit(X[:100], Y[:100])
+
+
+def test_a_batch_larger_than_the_data_is_clipped_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="larger than sample size"):
+        MLPClassifier(**FEW, batch_size=1000).fit(X, Y)
+
+
+def test_too_few_validation_rows() -> None:
+    with pytest.raises(ValueError, match="The validation set is too small"):
+        MLPRegressor(**FEW, early_stopping=True, validation_fraction=0.001).fit(X, X[:, 0])
+
+
+@pytest.mark.parametrize("solver", ["sgd", "lbfgs"])
+def test_a_diverging_training_says_what_to_do(backend: Backend, solver: str) -> None:
+    X_there = backend.asarray(X * 1e30, "float32")
+    regressor = MLPRegressor(**FEW, solver=solver, learning_rate_init=1e3)
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(ValueError, match="non-finite parameter weights.*need to be preprocessed"),
+    ):
+        warnings.simplefilter("ignore")
+        regressor.fit(X_there, X[:, 0])
+
+
+def test_ctrl_c_keeps_what_was_learnt() -> None:
+    def interrupt(estimator: MLPClassifier) -> None:
+        if estimator.n_iter_ == 2:
+            raise KeyboardInterrupt
+
+    classifier = MLPClassifier((4,), max_iter=9, random_state=0, callbacks=[interrupt])
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        classifier.fit(X, Y)
+    assert classifier.n_iter_ == len(classifier.loss_curve_) == 2
+    assert classifier.predict(X).shape == (150,)
