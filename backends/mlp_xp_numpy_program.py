@@ -358,7 +358,7 @@ def _is_faster_by_columns(ufunc: np.ufunc, x: np.ndarray[Any, Any], axis: Any) -
         return False
     along_rows = axis in (-1, x.ndim - 1)
     shortest = SHORT if along_rows and ufunc in (np.maximum, np.minimum) else 8
-    return 1 < x.shape[-1] < shortest and (along_rows or axis in (-2, x.ndim - 2))
+    return 1 < x.shape[-1] < shortest and (along_rows or (x.ndim > 2 and axis in (-2, x.ndim - 2)))
 
 
 def _reduce_columns(

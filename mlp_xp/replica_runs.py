@@ -78,6 +78,7 @@ def record_replicas(
             {
                 **description,
                 "settings": one.to_dict(),
+                "replicas": n,  # trained beside each other: in native arithmetic, alone it has other last bits
                 "sha256_start": first_link(one, about_data["sha256_train"], about_data["sha256_test"]),
             },
             checkpoint_every,

@@ -58,6 +58,8 @@ class RecordedRun:
         The lines of ``curve.jsonl``.
     steps : list of (int, int)
         The epoch and the step of every line of ``steps.csv``.
+    replicas : int
+        How many networks were trained beside each other, this one among them.
     checkpoints : list of int
         The epochs after which one was kept, in order.
 
@@ -77,6 +79,7 @@ class RecordedRun:
             self.source = None if source is None else DataSource.from_dict(source)
             self.sha256_start = description["sha256_start"]
             self.backend, self.device = (str(description["backend"][name]) for name in ("name", "device"))
+            self.replicas = int(description.get("replicas", 1))
         except KeyError as error:
             raise unusable(
                 self.folder / RUN, f"not the description of a run with digests: {error} is missing"

@@ -171,3 +171,10 @@ def test_a_terminal_gets_a_bar_and_the_results_stay_clean() -> None:
     assert b"digits on numpy:   0%|" in shown
     assert b"#summary" not in shown
     assert b"\rmlp-xp: nothing is kept" in shown  # the bar is gone when the command ends
+
+
+def test_a_console_without_every_character_is_written_to() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "mlp_xp", "train", "--replicas", "2", "--epochs", "1", "--hidden", "4"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert r"\xb1" in done.stdout

@@ -338,3 +338,12 @@ def test_the_help_says_what_is_taken_on_trust_and_what_the_exit_codes_mean(capsy
         "A run in exact arithmetic can be verified on any backend, one in native arithmetic on the backend, versions",
     ):
         assert statement in text
+
+
+def test_a_native_replica_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options in (["--replicas", "2"], []):
+        run = tmp_path / str(len(options))
+        assert main(["train", "--epochs", "1", "--hidden", "8", "--out", str(run), *options]) == 0
+        main(["verify", str(run / "seed-0" if options else run)])
+        said = capsys.readouterr().err
+        assert ("one of 2 replicas that were trained in one computation" in said) == bool(options)

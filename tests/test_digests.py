@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mlp_xp.digests import chain, digest_arrays, first_link, link
+from mlp_xp.settings import Settings
 from recorded_runs import OTHER_SETTINGS, SETTINGS
 
 ARRAY = np.arange(6.0).reshape(2, 3) - 2.0
@@ -137,6 +138,13 @@ def test_the_first_link_covers_every_setting_but_how_many_epochs(name: str) -> N
     changed = replace(SETTINGS, **OTHER_SETTINGS[name])
     same = first_link(changed, "train", "test") == first_link(SETTINGS, "train", "test")
     assert same == (name == "epochs")
+
+
+def test_runs_from_before_a_setting_existed_begin_as_they_did() -> None:
+    known = "4b5ebcdc48569b326d99586909a01e73969f6d1e4db3ea1aa0df79c61dc1d84d"
+    assert first_link(SETTINGS, "train", "test") == known
+    old = {name: value for name, value in SETTINGS.to_dict().items() if name not in ("dropout", "max_gradient_norm")}
+    assert first_link(Settings.from_dict(old), "train", "test") == known
 
 
 def test_the_first_link_covers_the_data() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,14 @@ from hypothesis import strategies as st
 from checks import DTYPES, computed, native, random_parameters
 from mlp_xp.arithmetic import oracle
 from mlp_xp.backend import Backend, open_backend
+from mlp_xp.datasets import load
 from mlp_xp.dropout import keep_mask, mix
 from mlp_xp.network import Layer, Network, map_parameters
 from mlp_xp.objective import Objective
 from mlp_xp.randomness import dropout_keys
+from mlp_xp.replicas import train_replicas
+from mlp_xp.settings import Settings
+from mlp_xp.training import train
 
 
 def host_mask(key: Any, shape: tuple[int, ...], rate: float) -> Any:
@@ -118,3 +123,21 @@ def test_the_gradient_goes_through_the_mask(backend: Backend, activation: str) -
                 values.append(float(backend.to_host(value_and_gradient(changed)[0])))
             numerical = (values[0] - values[1]) / 2e-5
             assert abs(float(backend.to_host(getattr(gradient[i], field))[index]) - numerical) < 1e-8
+
+
+@pytest.mark.parametrize("arithmetic", ["native", "exact"])
+def test_a_training_drops_units_by_seed_and_epoch(backend: Backend, numpy_backend: Backend, arithmetic: str) -> None:
+    settings = Settings((8,), batch_size=200, epochs=2, dropout=0.25, max_gradient_norm=0.5, arithmetic=arithmetic)
+    data = load("digits").split()
+
+    def curve(settings: Settings, backend: Backend) -> list[str]:
+        return [epoch.digests.chain for epoch in train(settings, data, backend)]
+
+    first = curve(settings, backend)
+    assert first == curve(settings, backend)
+    assert first != curve(replace(settings, seed=1), backend)
+    if arithmetic == "exact":
+        assert first == curve(settings, numpy_backend)
+        *_, together = train_replicas(settings, data, backend, 2)
+        assert together.replicas[0].digests.chain == first[-1]
+        assert together.replicas[1].digests.chain == curve(replace(settings, seed=1), backend)[-1]

@@ -57,7 +57,7 @@ def test_every_seed_has_a_run_of_its_own_that_is_the_one_it_makes_alone(
         for name in ("steps.csv", "weights.safetensors", "checkpoints/epoch-0001.safetensors"):
             assert (run / name).read_bytes() == (alone / name).read_bytes()
         described, expected = (json.loads((folder / "run.json").read_text()) for folder in (run, alone))
-        assert described | {"created": ""} == expected | {"created": ""}
+        assert described | {"created": ""} == expected | {"created": "", "replicas": 2}
         expected = epochs[-1].replicas[i].model.predict(digits.test.features)
         np.testing.assert_array_equal(load_model(run, backend).predict(digits.test.features).values, expected.values)
         assert len(list(verify(RecordedRun(run), digits, backend))) == SETTINGS.epochs
@@ -71,6 +71,7 @@ def test_above_them_is_what_they_have_in_common(numpy_backend: Backend, tmp_path
     above, below = (json.loads((tmp_path / name).read_text()) for name in ("replicas.json", "seed-3/run.json"))
     assert above.pop("seeds") == [3, 4]
     del below["sha256_start"]
+    assert below.pop("replicas") == N
     assert above == below
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reads the output any more (what a shell reports of a program that SIGINT or SIGPIPE ended).
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error: not every console has every character
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(prog="mlp-xp", description=mlp_xp.__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"mlp-xp {mlp_xp.__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

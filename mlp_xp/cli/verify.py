@@ -61,6 +61,11 @@ def run(options: argparse.Namespace) -> int:
                 f"native arithmetic promises nothing across libraries, versions or machines: elsewhere than where "
                 f"{recorded.backend} trained this run, other bits may be rounding; --arithmetic exact promises the bits"
             )
+        if native and recorded.replicas > 1:
+            note(
+                f"this is one of {recorded.replicas} replicas that were trained in one computation; trained alone, as "
+                "here, it has other last bits in native arithmetic"
+            )
         if begin:
             note(f"trained again from {recorded.checkpoint_name(begin - 1)}, which is taken on trust")
         for epoch in progress(epochs, last - begin + 1, f"{options.run} on {backend.name}"):

@@ -123,7 +123,7 @@ def read_images(path: Path, largest_in_memory: int = LARGEST_IN_MEMORY) -> Featu
             state = file_state(stream)
             if (found := state[0] - len(header)) != promised:
                 raise _wrong_size(path, shape, promised, found)
-            return StoredTable(path, state, len(header), kind, shape[0], math.prod(shape[1:]))
+            return StoredTable(path.absolute(), state, len(header), kind, shape[0], math.prod(shape[1:]))
     return read(path)
 
 

@@ -141,7 +141,7 @@ def _stored(path: Path, place: object, stream: IO[bytes], end: int, largest_in_m
     state = file_state(stream)
     if end > state[0]:
         raise data_error(place, f"truncated: it should end at byte {end:,} of {state[0]:,}", "save it again")
-    return StoredTable(path, state, stream.tell(), kind, shape[0], math.prod(shape[1:]))
+    return StoredTable(path.absolute(), state, stream.tell(), kind, shape[0], math.prod(shape[1:]))
 
 
 def _read_header(place: object, stream: IO[bytes], end: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

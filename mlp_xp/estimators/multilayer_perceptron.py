@@ -142,8 +142,8 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     def _score_of(self, predictions: NDArray[Any], targets: NDArray[Any], weights: NDArray[np.float64] | None) -> float:
         """Return accuracy or R² of predictions of shape (n, n_outputs), on the host."""
 
-    def _class_weights(self, targets: NDArray[Any]) -> NDArray[np.float64] | None:  # noqa: ARG002 - a regression has none
-        return None
+    def _class_weights(self, targets: NDArray[Any]) -> NDArray[np.float64] | None:  # noqa: ARG002
+        return None  # a regression has no classes
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> BaseMultilayerPerceptron:
         self._validate_params()
@@ -182,8 +182,8 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         arrays = [array for layer in parameters for array in layer]
         if not (np.isfinite(self.loss_) and all(bool(xp.all(xp.isfinite(array))) for array in arrays)):
             raise ValueError(
-                f"Solver produced non-finite parameter weights or loss ({self.loss_}). The input data may contain large values and need to be "
-                "preprocessed."
+                f"Solver produced non-finite parameter weights or loss ({self.loss_}). The input data may contain "
+                "large values and need to be preprocessed."
             )
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,7 @@ def test_gradients_are_clipped(backend: Backend) -> None:
     for _ in range(3):
         classifier.fit(X_there, Y)
         paths.append([backend.to_host(array) for array in (*classifier.coefs_, *classifier.intercepts_)])
-    for before, after in zip(paths, paths[1:], strict=False):
+    for before, after in pairwise(paths):
         moved = np.sqrt(sum(np.sum((b - a) ** 2) for a, b in zip(before, after, strict=True)))
         assert moved == pytest.approx(0.01, rel=1e-9)
 

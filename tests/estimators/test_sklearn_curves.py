@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import sklearn.neural_network as theirs
-from checks import assert_close
 from numpy.typing import NDArray
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.preprocessing import scale
 
 import mlp_xp.neural_network as ours
+from checks import assert_close
 from mlp_xp.backend import Backend
 
 ULPS = 2.0**20  # over some hundred steps, whose sums are added in another order
