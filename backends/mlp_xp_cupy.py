@@ -41,6 +41,10 @@ class CuPyBackend(Backend):
         count = cupy.cuda.runtime.getDeviceCount() if cupy.is_available() else 0
         return [f"cuda:{i}" for i in range(count)]
 
+    @classmethod
+    def device_of(cls, array: Array) -> str:
+        return f"cuda:{array.device.id}"
+
     def asarray(self, host: np.ndarray[Any, Any], dtype: str | None = None) -> Array:
         with self.device:
             return cupy.asarray(host, dtype=dtype)

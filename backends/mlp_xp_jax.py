@@ -11,7 +11,7 @@ import numpy as np
 
 from mlp_xp.array_types import Array, PyTree
 from mlp_xp.backend import Backend, Step, choose_device
-from mlp_xp.errors import BackendUnavailable
+from mlp_xp.errors import BackendUnavailable, DataError
 
 try:
     import jax
@@ -30,9 +30,13 @@ def _devices() -> dict[str, Any]:
     with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS may leave the CPU out
         devices += [] if jax.default_backend() == "cpu" else jax.devices("cpu")
     for device in devices:
-        kind = "cuda" if device.platform == "gpu" else device.platform
-        found["cpu" if kind == "cpu" and device.id == 0 else f"{kind}:{device.id}"] = device
+        found[_name(device)] = device
     return found
+
+
+def _name(device: Any) -> str:
+    kind = "cuda" if device.platform == "gpu" else device.platform
+    return "cpu" if kind == "cpu" and device.id == 0 else f"{kind}:{device.id}"
 
 
 def _span(name: str) -> list[str]:
@@ -70,6 +74,21 @@ class JAXBackend(Backend):
     @classmethod
     def devices(cls) -> list[str]:
         return list(_devices())
+
+    @classmethod
+    def device_of(cls, array: Array) -> str:
+        if isinstance(array, jax.core.Tracer):
+            raise DataError(
+                "this JAX array is only being traced (by jax.jit, grad, vmap or the like), so it has no values and is "
+                "on no device; make this call outside of the function that JAX traces"
+            )
+        names = sorted(map(_name, array.devices()))
+        if len(names) > 1:
+            raise DataError(
+                f"this JAX array is spread over {len(names)} devices ({', '.join(names)}); "
+                "bring it to one first, for example by jax.device_put(array, jax.devices()[0])"
+            )
+        return names[0]
 
     def asarray(self, host: np.ndarray[Any, Any], dtype: str | None = None) -> Array:
         # The copy is ours alone: device_put may keep the host's memory, and JAX computes later than it is asked to.

@@ -49,7 +49,7 @@ class Backend(ABC):
         busy; on a processor that goes through them operation by operation, no more than its cache holds.
     """
 
-    name: ClassVar[str]
+    name: str
     rows_at_once: ClassVar[int] = 4096
     xp: Namespace
     device: Any
@@ -62,6 +62,17 @@ class Backend(ABC):
     def devices(cls) -> list[str]:
         """Return the names of the devices that can be asked for, the default first."""
         return ["cpu"]
+
+    @classmethod
+    def device_of(cls, array: Array) -> str:
+        """Return the name, as `devices` has it, of the device that an array of this library is on.
+
+        Raises
+        ------
+        DataError
+            If the array is not on one device.
+        """
+        return str(array.device)
 
     @abstractmethod
     def asarray(self, host: NDArray[np.generic], dtype: str | None = None) -> Array:
@@ -156,7 +167,7 @@ def load_backend(name: str) -> type[Backend]:
             f"unknown backend {name!r}; known, closest first: {', '.join(close)}. "
             f"A package adds one by an entry point in the group {GROUP!r}."
         )
-    with _translating(name):
+    with translating(name):
         return entries[name].load()  # type: ignore[no-any-return]
 
 
@@ -178,12 +189,12 @@ def open_backend(name: str, device: str | None = None) -> Backend:
         If the library or the device is missing or does not work; the text says what to do.
     """
     backend_class = load_backend(name)
-    with _translating(name):
+    with translating(name):
         return backend_class(device)
 
 
 @contextmanager
-def _translating(name: str) -> Iterator[None]:
+def translating(name: str) -> Iterator[None]:
     """Turn whatever a library raises while it is being opened into a `BackendUnavailable`."""
     try:
         yield

@@ -7,42 +7,29 @@ values) are switched off.
 
 from __future__ import annotations
 
-from typing import Any
-
 import array_api_strict as xp
-import numpy as np
 
-from mlp_xp.array_types import Array, PyTree
-from mlp_xp.backend import Backend, Step, choose_device
+from mlp_xp.array_types import Array
+from mlp_xp.backend import choose_device
+from mlp_xp.namespaces import NamespaceBackend
 
 xp.set_array_api_strict_flags(boolean_indexing=False, data_dependent_shapes=False)
 
+DEVICES = {"cpu": xp.Device("CPU_DEVICE"), "device1": xp.Device("device1")}
 
-class StrictBackend(Backend):
-    """array-api-strict on one of its devices."""
+
+class StrictBackend(NamespaceBackend):
+    """array-api-strict on one of two of its devices."""
 
     name = "strict"
 
     def __init__(self, device: str | None = None) -> None:
-        self.xp = xp
-        self._device_name = choose_device(self.name, device, self.devices())
-        self.device = xp.Device("CPU_DEVICE" if self._device_name == "cpu" else self._device_name)
+        super().__init__(xp, DEVICES[choose_device(self.name, device, self.devices())])
 
     @classmethod
     def devices(cls) -> list[str]:
-        return ["cpu", "device1"]
+        return list(DEVICES)
 
-    def asarray(self, host: np.ndarray[Any, Any], dtype: str | None = None) -> Array:
-        return xp.asarray(np.array(host, dtype=dtype), device=self.device)
-
-    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
-        return np.asarray(array.to_device(xp.Device("CPU_DEVICE")))
-
-    def describe(self) -> dict[str, Any]:
-        return {"array_api_strict": xp.__version__, "device": self._device_name}
-
-    def scan(
-        self, step: Step, carry: PyTree, xs: tuple[Array, ...], constants: PyTree = ()
-    ) -> tuple[PyTree, tuple[Array, ...]]:
-        with np.errstate(over="ignore", invalid="ignore"):  # it computes with NumPy
-            return super().scan(step, carry, xs, constants)
+    @classmethod
+    def device_of(cls, array: Array) -> str:
+        return next((name for name, device in DEVICES.items() if device == array.device), str(array.device))
