@@ -110,6 +110,11 @@ def backend_of(array: Array) -> Backend:
     return _generic(xp, array.device) if backend_class is None else _open(backend_class, backend_class.device_of(array))
 
 
+def is_foreign(values: Any) -> bool:
+    """Return whether it is an array, and of another library than NumPy, the host's."""
+    return array_api_compat.is_array_api_obj(values) and not isinstance(values, (np.ndarray, np.generic))
+
+
 def library_of(xp: Namespace) -> str:
     """Return the name of the library that a namespace belongs to.
 

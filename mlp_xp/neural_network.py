@@ -281,20 +281,19 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
 class MLPRegressor(RegressorMixin, BaseMultilayerPerceptron):  # type: ignore[misc]
     """Multi-layer perceptron regressor that is fitted and applied where X lives.
 
-    It minimises the squared error or the Poisson deviance. Everything that `MLPClassifier` says of itself holds.
+    It minimises the squared error. Everything that `MLPClassifier` says of itself holds.
 
     Parameters
     ----------
-    loss : {"squared_error", "poisson"}, default="squared_error"
-        Half the squared distance of a row's prediction, summed over the outputs; or half the Poisson deviance, of
-        targets ≥ 0, whose prediction is the exponential of the output.
+    loss : {"squared_error"}, default="squared_error"
+        Half the squared distance of a row's prediction, summed over the outputs.
     **others
         Those of `MLPClassifier`, but ``class_weight``.
 
     Attributes
     ----------
     out_activation_ : str
-        "identity" or "exp".
+        "identity".
     validation_scores_ : list of float or None
         R² on the validation rows.
     **others
@@ -303,12 +302,12 @@ class MLPRegressor(RegressorMixin, BaseMultilayerPerceptron):  # type: ignore[mi
     Notes
     -----
     Of several outputs, scikit-learn's regressor follows the gradient of the sum, as this one does, but reports the mean
-    as its loss; here the loss is that whose gradient is followed.
+    as its loss; here the loss is that whose gradient is followed. It has ``loss="poisson"``, which is still missing here.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseMultilayerPerceptron._parameter_constraints,
-        "loss": [StrOptions({"squared_error", "poisson"})],
+        "loss": [StrOptions({"squared_error"})],
     }
 
     loss: str
@@ -371,7 +370,7 @@ class MLPRegressor(RegressorMixin, BaseMultilayerPerceptron):  # type: ignore[mi
 
     @property
     def _out_activation(self) -> str:
-        return "exp" if self.loss == "poisson" else "identity"
+        return "identity"
 
     def _take_targets(self, y: Any, X: Array, call: str) -> NDArray[Any]:  # noqa: ARG002 - any numbers will do
         y = take_targets(self, y, X, numeric=True)

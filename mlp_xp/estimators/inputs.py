@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import array_api_compat
 import numpy as np
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
-from mlp_xp.namespaces import backend_of
+from mlp_xp.namespaces import backend_of, is_foreign, library_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 def to_host(values: Any) -> Any:
     """Return an array of whatever library as NumPy's, waiting for its device if need be; anything else as it is."""
-    return backend_of(values).to_host(values) if _is_foreign(values) else values
+    return backend_of(values).to_host(values) if is_foreign(values) else values
 
 
 def take_features(estimator: BaseEstimator, X: Any, *, reset: bool) -> tuple[Array, Backend]:
@@ -52,7 +51,7 @@ def take_features(estimator: BaseEstimator, X: Any, *, reset: bool) -> tuple[Arr
         If X is sparse, no table, empty, complex or not finite, or has other features than before; worded as
         scikit-learn words it.
     """
-    if not _is_foreign(X):
+    if not is_foreign(X):
         X = validate_data(estimator, X, dtype=(np.float64, np.float32), reset=reset)
         return X, backend_of(X)
     _check_table(X, type(estimator).__name__)
@@ -116,7 +115,7 @@ def require_same_place(estimator: BaseEstimator, backend: Backend, fitted: Array
     if there is backend:
         return
     name = type(estimator).__name__
-    was, now = (f"{place.xp.__name__.rpartition('.')[2]} on {place.device}" for place in (there, backend))
+    was, now = (f"{library_of(place.xp)} on {place.device}" for place in (there, backend))
     raise ValueError(
         f"Inputs passed to {name}.{method}() must use the same namespace and the same device as those passed to "
         f"fit(): that was {was}, and now it is {now}. Convert X, or move the estimator with move_to(X)."
@@ -133,10 +132,6 @@ def follow(host: NDArray[Any], backend: Backend) -> Array:
     kind = "real floating" if host.dtype.kind == "f" else "integral"
     default = info.default_dtypes(device=backend.device)[kind]
     return backend.asarray(host, np.dtype(str(default).rpartition(".")[2]).name)
-
-
-def _is_foreign(values: Any) -> bool:
-    return array_api_compat.is_array_api_obj(values) and not isinstance(values, (np.ndarray, np.generic))
 
 
 def _check_table(X: Array, name: str) -> None:

@@ -25,7 +25,7 @@ from mlp_xp.estimators.problem import Problem
 from mlp_xp.estimators.stochastic import fit_stochastic
 from mlp_xp.exactness import require_exact
 from mlp_xp.inference import PredictionStep, infer
-from mlp_xp.namespaces import backend_of
+from mlp_xp.namespaces import backend_of, is_foreign
 from mlp_xp.network import Layer, Network, Parameters
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import SGD, Adam, Optimizer
@@ -330,7 +330,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         self
         """
         check_is_fitted(self)
-        backend = backend_of(X if hasattr(X, "dtype") and hasattr(X, "shape") else np.empty(0))
+        backend = backend_of(X if is_foreign(X) else np.empty(0))
         for name in ("coefs_", "intercepts_"):
             setattr(self, name, [follow(np.asarray(to_host(array)), backend) for array in getattr(self, name)])
         if hasattr(self, "classes_"):

@@ -48,10 +48,10 @@ def test_balanced_classes_find_the_rare_one() -> None:
 
 def test_the_validation_loss_is_that_of_the_validation_rows(backend: Backend) -> None:
     seen: list[Any] = []
+    X_there = backend.asarray(X, "float64")
     classifier = MLPClassifier(
         **FEW, early_stopping=True, callbacks=[lambda estimator: seen.append(estimator.predict_proba(X_there))]
     )
-    X_there = backend.asarray(X, "float64")
     classifier.fit(X_there, Y)
     assert len(classifier.validation_loss_curve_) == len(classifier.validation_scores_) == classifier.n_iter_
     state = np.random.RandomState(0)
