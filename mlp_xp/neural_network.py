@@ -302,7 +302,7 @@ class MLPRegressor(RegressorMixin, BaseMultilayerPerceptron):  # type: ignore[mi
     Notes
     -----
     Of several outputs, scikit-learn's regressor follows the gradient of the sum, as this one does, but reports the mean
-    as its loss; here the loss is that whose gradient is followed. It has ``loss="poisson"``, which is still missing here.
+    as its loss; here the loss is that whose gradient is followed. Its ``loss="poisson"`` is still missing here.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.utils import check_consistent_length
-from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
+from sklearn.utils.validation import _check_sample_weight, _check_y, column_or_1d, validate_data
 
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
@@ -81,7 +81,11 @@ def take_targets(estimator: BaseEstimator, y: Any, X: Array, *, numeric: bool) -
     DataConversionWarning
         If it is a table of one column.
     """
-    y = validate_data(estimator, y=to_host(y), multi_output=True, y_numeric=numeric)
+    if y is None:
+        name = type(estimator).__name__
+        raise ValueError(f"This {name} estimator requires y to be passed, but the target y is None.")
+    # Not `validate_data`, which forgets the features' names where it is given y alone.
+    y = _check_y(to_host(y), multi_output=True, y_numeric=numeric, estimator=estimator)
     check_consistent_length(X, y)
     return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y  # type: ignore[no-any-return]
 
