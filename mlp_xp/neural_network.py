@@ -13,6 +13,7 @@ from sklearn.utils.metaestimators import available_if
 
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
+from mlp_xp.estimators import exchange
 from mlp_xp.estimators.inputs import take_targets, to_host
 from mlp_xp.estimators.labels import Labels
 from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
@@ -379,3 +380,21 @@ class MLPRegressor(RegressorMixin, BaseMultilayerPerceptron):  # type: ignore[mi
 
     def _score_of(self, predictions: NDArray[Any], targets: NDArray[Any], weights: NDArray[np.float64] | None) -> float:
         return float(r2_score(targets, predictions, sample_weight=weights))
+
+
+def from_sklearn(fitted: Any) -> MLPClassifier | MLPRegressor:
+    """Return this project's estimator of the same name as a fitted one of scikit-learn's; it is on the host.
+
+    Parameters
+    ----------
+    fitted : sklearn.neural_network.MLPClassifier or MLPRegressor
+
+    Raises
+    ------
+    NotFittedError
+        If it is not fitted.
+    TypeError
+        If it is anything else.
+    """
+    kinds = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
+    return exchange.from_sklearn(fitted, kinds)

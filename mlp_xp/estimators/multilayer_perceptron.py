@@ -19,7 +19,9 @@ from mlp_xp.arithmetic import ARITHMETICS, make_arithmetic
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData
+from mlp_xp.estimators.exchange import to_sklearn
 from mlp_xp.estimators.inputs import follow, require_same_place, take_features, take_weights, to_host
+from mlp_xp.estimators.labels import Labels
 from mlp_xp.estimators.lbfgs import minimize_lbfgs
 from mlp_xp.estimators.problem import Problem
 from mlp_xp.estimators.stochastic import fit_stochastic
@@ -108,6 +110,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     validation_scores_: Any
     validation_loss_curve_: Any
     classes_: Any
+    _labels: Labels
     loss_curve_: list[float]
 
     def _keep(self, arguments: dict[str, Any]) -> None:
@@ -337,6 +340,18 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             self.classes_ = follow(np.asarray(to_host(self.classes_)), backend)
         self.__dict__.pop("_progress", None)
         return self
+
+    def to_sklearn(self) -> Any:
+        """Return scikit-learn's estimator of the same name, fitted alike, on the host.
+
+        Raises
+        ------
+        NotFittedError
+            If this one is not fitted.
+        ValueError
+            If scikit-learn has no such activation.
+        """
+        return to_sklearn(self)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
