@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from itertools import pairwise
 from numbers import Integral, Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from mlp_xp.estimators.exchange import to_sklearn
 from mlp_xp.estimators.inputs import follow, require_same_place, take_features, take_weights, to_host
 from mlp_xp.estimators.labels import Labels
 from mlp_xp.estimators.lbfgs import minimize_lbfgs
+from mlp_xp.estimators.onnx_export import to_onnx
 from mlp_xp.estimators.problem import Problem
 from mlp_xp.estimators.stochastic import fit_stochastic
 from mlp_xp.exactness import require_exact
@@ -352,6 +354,18 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             If scikit-learn has no such activation.
         """
         return to_sklearn(self)
+
+    def to_onnx(self, path: Path | str | None = None) -> Any:
+        """Return an ONNX model, and write it to a file if one is named; see `mlp_xp.estimators.onnx_export.to_onnx`.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ImportError
+            If the package onnx is not installed.
+        """
+        return to_onnx(self, path)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
