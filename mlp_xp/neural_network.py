@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn.utils.metaestimators import available_if
 
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
-from mlp_xp.estimators import exchange
+from mlp_xp.estimators import exchange, weight_files
 from mlp_xp.estimators.inputs import take_targets, to_host
 from mlp_xp.estimators.labels import Labels
 from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
@@ -382,6 +383,9 @@ class MLPRegressor(RegressorMixin, BaseMultilayerPerceptron):  # type: ignore[mi
         return float(r2_score(targets, predictions, sample_weight=weights))
 
 
+KINDS: dict[str, Any] = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
+
+
 def from_sklearn(fitted: Any) -> MLPClassifier | MLPRegressor:
     """Return this project's estimator of the same name as a fitted one of scikit-learn's; it is on the host.
 
@@ -396,5 +400,28 @@ def from_sklearn(fitted: Any) -> MLPClassifier | MLPRegressor:
     TypeError
         If it is anything else.
     """
-    kinds = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
-    return exchange.from_sklearn(fitted, kinds)
+    return exchange.from_sklearn(fitted, KINDS)
+
+
+def save(estimator: MLPClassifier | MLPRegressor, path: Path | str) -> None:
+    """Write a fitted estimator to a safetensors file; see `mlp_xp.estimators.weight_files.save`.
+
+    Raises
+    ------
+    NotFittedError
+        If it is not fitted.
+    OSError
+        If the file cannot be written.
+    """
+    weight_files.save(estimator, path)
+
+
+def load(path: Path | str) -> MLPClassifier | MLPRegressor:
+    """Return the estimator that `save` wrote, on the host; nothing of the file is run.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged, or holds no estimator.
+    """
+    return weight_files.load(path, KINDS)

@@ -1,7 +1,9 @@
-"""What was fitted here, as scikit-learn's own estimator, and the other way round."""
+"""What was fitted here as scikit-learn's own estimator or PyTorch's ``state_dict``, and the other way round."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,8 +11,10 @@ import sklearn.neural_network
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
-from mlp_xp.estimators.inputs import to_host
+from mlp_xp.array_types import Array
+from mlp_xp.estimators.inputs import follow, to_host
 from mlp_xp.estimators.labels import Labels
+from mlp_xp.namespaces import backend_of
 
 if TYPE_CHECKING:
     from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
@@ -90,6 +94,56 @@ def from_sklearn(fitted: Any, kinds: dict[str, type[BaseMultilayerPerceptron]]) 
         here._labels = Labels(fitted.classes_, fitted._label_binarizer.y_type_ == "multilabel-indicator")
         here.classes_ = fitted.classes_
     return here
+
+
+def to_state_dict(estimator: BaseMultilayerPerceptron) -> dict[str, Array]:
+    """Return the parameters as ``torch.nn.Sequential(Linear, activation, Linear, …)`` names and shapes them.
+
+    Returns
+    -------
+    dict of arrays
+        "0.weight" of shape (n_out, n_in), "0.bias" of shape (n_out,), "2.weight", …; of the estimator's library.
+
+    Raises
+    ------
+    NotFittedError
+        If it is not fitted.
+    """
+    check_is_fitted(estimator)
+    transpose = backend_of(estimator.coefs_[0]).xp.matrix_transpose
+    state = {}
+    for i, (weight, bias) in enumerate(zip(estimator.coefs_, estimator.intercepts_, strict=True)):
+        state[f"{2 * i}.weight"] = transpose(weight)
+        state[f"{2 * i}.bias"] = bias
+    return state
+
+
+def from_state_dict(state: Mapping[str, Array]) -> tuple[list[Array], list[Array]]:
+    """Return the weights, of shape (n_in, n_out), and biases of a ``state_dict``, as arrays of the library it is of.
+
+    Raises
+    ------
+    ValueError
+        If it is not one of fully connected layers that fit together.
+    """
+    numbers = sorted({int(found[1]) for key in state if (found := re.fullmatch(r"(\d+)\.(weight|bias)", key))})
+    wanted = [f"{number}.{kind}" for number in numbers for kind in ("weight", "bias")]
+    if not numbers or sorted(wanted) != sorted(state):
+        raise ValueError(
+            f"the state_dict has {', '.join(state) or 'nothing'}: it must have a weight and a bias of every layer, "
+            "named as torch.nn.Sequential names them: 0.weight, 0.bias, 2.weight, …"
+        )
+    backend = backend_of(state[wanted[0]])
+    hosts = [np.asarray(to_host(state[key])) for key in wanted]
+    weights, biases = hosts[::2], hosts[1::2]
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        n_in = weight.shape[-1] if i == 0 else weights[i - 1].shape[0]
+        if weight.ndim != 2 or weight.shape[1] != n_in or bias.shape != weight.shape[:1]:
+            raise ValueError(
+                f"{numbers[i]}.weight has the shape {weight.shape} and {numbers[i]}.bias {bias.shape}: they must be "
+                f"(n_out, {n_in}) and (n_out,)"
+            )
+    return [follow(weight.T.copy(), backend) for weight in weights], [follow(bias.copy(), backend) for bias in biases]
 
 
 def _copy(source: Any, target: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from numbers import Integral, Real
 from pathlib import Path
@@ -20,7 +20,7 @@ from mlp_xp.arithmetic import ARITHMETICS, make_arithmetic
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData
-from mlp_xp.estimators.exchange import to_sklearn
+from mlp_xp.estimators.exchange import from_state_dict, to_sklearn, to_state_dict
 from mlp_xp.estimators.inputs import follow, require_same_place, take_features, take_weights, to_host
 from mlp_xp.estimators.labels import Labels
 from mlp_xp.estimators.lbfgs import minimize_lbfgs
@@ -354,6 +354,41 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             If scikit-learn has no such activation.
         """
         return to_sklearn(self)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return the parameters for a ``torch.nn.Sequential``; see `mlp_xp.estimators.exchange.to_state_dict`."""
+        return to_state_dict(self)
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> BaseMultilayerPerceptron:
+        """Take the parameters of a ``torch.nn.Sequential`` of fully connected layers, and go to where they are.
+
+        Parameters
+        ----------
+        state : mapping of arrays
+            As `state_dict` returns it. The estimator must be fitted, if only by one `partial_fit`: that tells it the
+            classes.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If the layers do not fit together, or are others than the estimator's.
+        """
+        check_is_fitted(self)
+        weights, biases = from_state_dict(state)
+        found, own = ([tuple(weight.shape) for weight in layers] for layers in (weights, self.coefs_))
+        if found != own:
+            raise ValueError(
+                f"the state_dict's layers have the shapes {found} (n_in, n_out), but the estimator's {own}"
+            )
+        self.move_to(weights[0])
+        self.coefs_, self.intercepts_ = weights, biases
+        return self
 
     def to_onnx(self, path: Path | str | None = None) -> Any:
         """Return an ONNX model, and write it to a file if one is named; see `mlp_xp.estimators.onnx_export.to_onnx`.

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import sklearn.neural_network as theirs
+from safetensors.numpy import save_file
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
 import mlp_xp.neural_network as ours
 from mlp_xp.backend import Backend
-from mlp_xp.neural_network import MLPClassifier, from_sklearn
+from mlp_xp.errors import DataError
+from mlp_xp.neural_network import MLPClassifier, from_sklearn, load, save
 
 IRIS = load_iris()
 X, Y = IRIS.data, IRIS.target
@@ -87,3 +91,87 @@ def test_what_is_not_fitted_or_no_perceptron_is_refused() -> None:
     for wrong in (LogisticRegression(), MLPClassifier(), None):
         with pytest.raises(TypeError, match="a fitted MLPClassifier or MLPRegressor of scikit-learn's is wanted"):
             from_sklearn(wrong)
+
+
+def test_a_state_dict_is_that_of_pytorchs_modules(backend: Backend) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    place = backend.asarray(X, "float32")
+    classifier = MLPClassifier(**FEW).fit(place, Y)
+    network = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3), torch.nn.Softmax(1))
+    state = classifier.state_dict()
+    assert all(type(array) is type(place) for array in state.values())
+    network.load_state_dict({key: torch.asarray(np.array(backend.to_host(state[key]))) for key in state})
+    with torch.no_grad():
+        theirs_say = network(torch.asarray(X, dtype=torch.float32))
+    np.testing.assert_allclose(backend.to_host(classifier.predict_proba(place)), theirs_say.numpy(), atol=1e-6)
+    other = MLPClassifier(**{**FEW, "random_state": 1}).fit(X, Y).load_state_dict(network.state_dict())
+    assert isinstance(other.coefs_[0], torch.Tensor)
+    np.testing.assert_allclose(other.predict_proba(torch.asarray(X, dtype=torch.float32)), theirs_say, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda state: state.pop("2.bias"), "must have a weight and a bias of every layer"),
+        (lambda state: state.update({"head.weight": state.pop("0.weight")}), "named as torch.nn.Sequential names them"),
+        (lambda state: state.update({"2.weight": np.ones((3, 4))}), r"must be \(n_out, 5\) and \(n_out,\)"),
+        (lambda state: state.update({"2.weight": np.ones((2, 5)), "2.bias": np.ones(2)}), "but the estimator's"),
+        (lambda state: state.clear(), "the state_dict has nothing"),
+    ],
+)
+def test_a_state_dict_of_something_else_is_refused(change: Any, text: str) -> None:
+    classifier = MLPClassifier(**FEW).fit(X, Y)
+    state, before = classifier.state_dict(), classifier.predict_proba(X)
+    change(state)
+    with pytest.raises(ValueError, match=text):
+        classifier.load_state_dict(state)
+    np.testing.assert_array_equal(classifier.predict_proba(X), before)
+
+
+@pytest.mark.parametrize("case", TARGETS)
+def test_a_file_holds_all_that_predicts(backend: Backend, tmp_path: Path, case: str) -> None:
+    name, y, settings = TARGETS[case]
+    estimator = getattr(ours, name)(**FEW, **settings).fit(backend.asarray(X, "float64"), y)
+    save(estimator, tmp_path / "it.safetensors")
+    loaded = load(tmp_path / "it.safetensors")
+    assert type(loaded) is type(estimator)
+    assert repr(loaded) == repr(estimator)
+    assert loaded.loss_curve_ == estimator.loss_curve_
+    assert_same_predictions(loaded, estimator.move_to(X))
+    place = backend.asarray(X, "float64")
+    assert type(loaded.move_to(place).coefs_[0]) is type(place)
+
+
+def test_names_of_features_are_in_the_file(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    frame = pandas.DataFrame(X, columns=["a", "b", "c", "d"])
+    save(MLPClassifier(**FEW).fit(frame, Y), tmp_path / "it.safetensors")
+    with pytest.raises(ValueError, match="The feature names should match"):
+        load(tmp_path / "it.safetensors").predict(frame[["b", "a", "c", "d"]])
+
+
+def test_files_that_hold_no_estimator(tmp_path: Path) -> None:
+    path = tmp_path / "it.safetensors"
+    with pytest.raises(DataError, match=r"it\.safetensors: cannot be read as safetensors"):
+        load(path)
+    path.write_bytes(b"no tensors at all")
+    with pytest.raises(DataError, match=r"it\.safetensors: cannot be read as safetensors"):
+        load(path)
+    tensors = MLPClassifier(**FEW).fit(X, Y).state_dict()
+    described = {"class": "MLPClassifier", "parameters": {}, "fitted": {}, "feature_names": [], "is_multilabel": False}
+    described |= {"classes": [0, 1, 2], "classes_dtype": "<i8"}
+    for change in (
+        {"class": "Popen"},
+        {"parameters": {"alpha": -1.0}},
+        {"parameters": {"no_such": 1}},
+        {"classes": [0, 1]},
+        {"classes_dtype": "no type"},
+        {"fitted": None},
+    ):
+        metadata = {"mlp_xp.neural_network": json.dumps({**described, **change})}
+        save_file({name: np.array(array, order="C") for name, array in tensors.items()}, path, metadata=metadata)
+        with pytest.raises(DataError, match=r"it\.safetensors: holds no estimator"):
+            load(path)
+    save_file({"0.weight": np.ones((2, 3))}, path)
+    with pytest.raises(DataError, match=r"holds no estimator .* \(KeyError"):
+        load(path)
