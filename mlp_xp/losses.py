@@ -2,9 +2,9 @@
 
 Each function returns, for every row, the *prediction*: what the logits say in the terms of the targets (class
 probabilities, or numbers); and the loss as a function of the targets, which a mere prediction does not have. The
-three losses are negative log-likelihoods of a categorical, a Bernoulli and a normal distribution with their
-canonical links, so one gradient with respect to the logits serves them all: prediction - target (McCullagh and
-Nelder, Generalized Linear Models, 1989, section 2.5).
+losses are, but for a constant, negative log-likelihoods of a categorical, a Bernoulli, a normal and a Poisson
+distribution with their canonical links, so one gradient with respect to the logits serves them all: prediction -
+target (McCullagh and Nelder, Generalized Linear Models, 1989, section 2.5).
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ from mlp_xp.array_types import Array
 
 LossOfTargets: TypeAlias = Callable[[Array], Array]
 Loss: TypeAlias = Callable[[Array, Arithmetic], tuple[Array, LossOfTargets]]
+
+LEAST_COUNT = 2.0**-63
+"""In `poisson`, the logarithm of a smaller target is that of this one."""
+MOST_EXACT_COUNT = 2.0**63
+"""Of a larger target, exact arithmetic has no logarithm."""
 
 
 def softmax_cross_entropy(logits: Array, arithmetic: Arithmetic) -> tuple[Array, LossOfTargets]:
@@ -71,6 +76,27 @@ def squared_error(logits: Array, arithmetic: Arithmetic) -> tuple[Array, LossOfT
         return 0.5 * arithmetic.sum(arithmetic.multiply(residual, residual), axis=-1)
 
     return logits, losses
+
+
+def poisson(logits: Array, arithmetic: Arithmetic) -> tuple[Array, LossOfTargets]:
+    """Predict p = exp(z); the loss is half the Poisson deviance per row, sum(t log(t / p) - t + p), over the outputs.
+
+    Shapes as in `softmax_cross_entropy`; targets are numbers ≥ 0, such as counts, where t log t is 0 for t = 0.
+    """
+    xp = arithmetic.xp
+    prediction = arithmetic.exp(logits)
+
+    def losses(targets: Array) -> Array:
+        # 0 times a finite logarithm is 0, as it shall be. For other targets that small, t log t is off by up to 4e-20.
+        positive = xp.maximum(targets, LEAST_COUNT)
+        # Exact arithmetic has the logarithm of numbers ≥ 1 alone.
+        size = arithmetic.log(xp.maximum(positive, arithmetic.divide(xp.ones_like(positive), positive)))
+        log_targets = xp.where(positive < 1.0, -size, size)
+        # log p is z, also where p is so small that it is 0.
+        terms = arithmetic.multiply(targets, log_targets - logits) + (prediction - targets)
+        return arithmetic.sum(terms, axis=-1)
+
+    return prediction, losses
 
 
 def mean_of_rows(losses: Array, shares: Array | None, arithmetic: Arithmetic) -> Array:
@@ -136,4 +162,7 @@ LOSSES: Mapping[str, Loss] = {
     "cross_entropy": softmax_cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
     "squared_error": squared_error,
+    "poisson": poisson,
 }
+REGRESSION_LOSSES = ("squared_error", "poisson")
+"""Those that take numbers to predict."""

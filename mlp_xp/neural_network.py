@@ -18,6 +18,7 @@ from mlp_xp.estimators import exchange, weight_files
 from mlp_xp.estimators.inputs import take_targets, to_host
 from mlp_xp.estimators.labels import Labels
 from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
+from mlp_xp.losses import REGRESSION_LOSSES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -283,19 +284,20 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
 class MLPRegressor(RegressorMixin, BaseMultilayerPerceptron):  # type: ignore[misc]
     """Multi-layer perceptron regressor that is fitted and applied where X lives.
 
-    It minimises the squared error. Everything that `MLPClassifier` says of itself holds.
+    It minimises the squared error or the Poisson deviance. Everything that `MLPClassifier` says of itself holds.
 
     Parameters
     ----------
-    loss : {"squared_error"}, default="squared_error"
-        Half the squared distance of a row's prediction, summed over the outputs.
+    loss : {"squared_error", "poisson"}, default="squared_error"
+        Half the squared distance of a row's prediction, summed over the outputs; or half the Poisson deviance, of
+        targets ≥ 0, whose prediction is the exponential of the network's output.
     **others
         Those of `MLPClassifier`, but ``class_weight``.
 
     Attributes
     ----------
     out_activation_ : str
-        "identity".
+        "identity" or, with the Poisson loss, "exp".
     validation_scores_ : list of float or None
         R² on the validation rows.
     **others
@@ -304,12 +306,12 @@ class MLPRegressor(RegressorMixin, BaseMultilayerPerceptron):  # type: ignore[mi
     Notes
     -----
     Of several outputs, scikit-learn's regressor follows the gradient of the sum, as this one does, but reports the mean
-    as its loss; here the loss is that whose gradient is followed. Its ``loss="poisson"`` is still missing here.
+    as the squared error; here the loss is that whose gradient is followed.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseMultilayerPerceptron._parameter_constraints,
-        "loss": [StrOptions({"squared_error"})],
+        "loss": [StrOptions(set(REGRESSION_LOSSES))],
     }
 
     loss: str
@@ -372,11 +374,13 @@ class MLPRegressor(RegressorMixin, BaseMultilayerPerceptron):  # type: ignore[mi
 
     @property
     def _out_activation(self) -> str:
-        return "identity"
+        return "exp" if self.loss == "poisson" else "identity"
 
     def _take_targets(self, y: Any, X: Array, call: str) -> NDArray[Any]:  # noqa: ARG002 - any numbers will do
         y = take_targets(self, y, X, numeric=True)
         targets: NDArray[np.float64] = y.astype(np.float64).reshape(len(y), -1)
+        if self.loss == "poisson" and np.any(targets < 0):
+            raise ValueError(f"y has the value {targets.min()}: loss='poisson' takes no numbers below 0")
         return targets
 
     def _score_of(self, predictions: NDArray[Any], targets: NDArray[Any], weights: NDArray[np.float64] | None) -> float:

@@ -24,6 +24,7 @@ from mlp_xp.errors import SettingsError, TrainingDiverged
 from mlp_xp.exactness import open_arithmetic
 from mlp_xp.initializers import initial_parameters, initial_replicas
 from mlp_xp.loop import Loop
+from mlp_xp.losses import MOST_EXACT_COUNT, REGRESSION_LOSSES
 from mlp_xp.model import Model, mean
 from mlp_xp.network import Network, Parameters, map_parameters
 from mlp_xp.objective import Objective
@@ -93,17 +94,24 @@ class Epoch:
 
 
 def make_objective(settings: Settings, data: Dataset) -> Objective:
-    """Return the network and loss that the settings and a data set's shape ask for.
+    """Return the network and loss that the settings and the data to train on ask for.
 
     Raises
     ------
     SettingsError
         If the loss does not fit the data.
+    DataError
+        If the loss does not take one of the numbers to predict.
     """
     if data.n_classes is None:
-        if settings.loss != "squared_error":
-            raise SettingsError(f"loss = {settings.loss!r}: a regression needs 'squared_error'")
+        if settings.loss not in REGRESSION_LOSSES:
+            problem = "a regression needs 'squared_error', or 'poisson' for numbers ≥ 0"
+            raise SettingsError(f"loss = {settings.loss!r}: {problem}")
+        _check_targets(settings, data, "training")
         n_outputs = data.n_targets
+    elif settings.loss == "poisson":
+        remedy = "choose 'cross_entropy', or predict the labels as numbers (--task regression)"
+        raise SettingsError(f"loss = 'poisson': takes numbers ≥ 0 to predict, not classes; {remedy}")
     else:
         single = settings.loss == "binary_cross_entropy" and data.n_classes == 2
         n_outputs = 1 if single else data.n_classes
@@ -132,7 +140,7 @@ class Trainer:
     SettingsError
         If the settings do not fit the data, or the initial parameters do not fit the network.
     DataError
-        If a number is not finite in the settings' dtype.
+        If a number is not finite in the settings' dtype, or the loss does not take a number to predict.
     """
 
     def __init__(
@@ -268,8 +276,9 @@ def train(
     SettingsError
         If the settings do not fit the data, or the initial parameters do not fit the network.
     DataError
-        If the test set is not of the training set's kind, or a number is not finite in the settings' dtype. Both are
-        raised by the call itself. In any epoch, if features are in a file that has changed or cannot be read.
+        If the test set is not of the training set's kind, a number is not finite in the settings' dtype, or the loss
+        does not take a number to predict. All are raised by the call itself. In any epoch, if features are in a file
+        that has changed or cannot be read.
     TrainingDiverged
         If a loss is not finite.
     """
@@ -293,6 +302,7 @@ def train_each(
         raise SettingsError(f"data is a {type(data).__name__}: give what its split() returns")
     _check_kind(data)
     trainer = Trainer(settings, data.train, backend, initial, replicas)
+    _check_targets(settings, data.test, "test")
     test_rows = open_rows(data.test, backend, settings.dtype, trainer.arithmetic.for_inference())
     if start is not None:
         trainer.restore(start)
@@ -357,6 +367,21 @@ def _check_kind(data: Split) -> None:
         if found != wanted:
             problem = f"{name} = {found} in the test set, but {wanted} in the training set"
             raise data_error(data.test.name, problem, "give two parts of one data set, as split() does")
+
+
+def _check_targets(settings: Settings, data: Dataset, part: str) -> None:
+    """Refuse numbers to predict of which the loss is not defined."""
+    if settings.loss != "poisson":
+        return
+    most = MOST_EXACT_COUNT if settings.arithmetic == "exact" else math.inf
+    for row, column in np.argwhere((data.targets < 0) | (data.targets > most))[:1]:
+        place = f"{data.name}: row {row} of the {part} set, column {column} (both counted from 0)"
+        problem = f"the number to predict is {data.targets[row, column]}"
+        if data.targets[row, column] < 0:
+            remedy = "correct or remove the row, or use --loss squared_error"
+            raise data_error(place, f"{problem}, but the loss 'poisson' takes none below 0", remedy)
+        problem = f"{problem}, but the loss 'poisson' takes none above 2**63 in exact arithmetic"
+        raise data_error(place, problem, "choose another unit, or use --arithmetic native")
 
 
 def _check_shapes(parameters: Parameters, sizes: tuple[int, ...], leading: tuple[int, ...]) -> None:

@@ -24,11 +24,13 @@ from typing import Any
 
 import bench_workloads
 from bench_evaluation import evaluate
+from bench_fit import fit
 from bench_growth import Growth, grow
 from bench_plots import plot
 from bench_processes import cold_start, memory
 from bench_report import Report, Request
 from bench_training import TRAINING, train, train_replicas
+from mlp_xp.datasets import load
 from mlp_xp.files import write_atomically
 from mlp_xp.settings import DTYPES
 
@@ -38,6 +40,8 @@ WORKLOADS: dict[str, Callable[[Request], Report | Growth]] = {
     "wide": partial(train, bench_workloads.wide),
     "deep": partial(train, bench_workloads.deep),
     "evaluation": evaluate,
+    "fit-digits": partial(fit, partial(load, "digits"), 100),
+    "fit-mnist": partial(fit, bench_workloads.images, 5),
     "replicas": train_replicas,
     "growth": grow,
     "cold-start": cold_start,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ CASES: dict[str, dict[str, Any]] = {
     "linear model": {"hidden_layer_sizes": []},
     "squared error": {"loss": "squared_error"},
     "binary cross-entropy": {"loss": "binary_cross_entropy", "seed": 2**32},
+    "poisson": {"loss": "poisson", "learning_rate": 0.01},
 }
 
 ACTIVATIONS = {"relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "identity": lambda z: z}
@@ -49,10 +51,15 @@ def main() -> None:
     curves = []
     for name, values in CASES.items():
         settings = Settings.from_dict({"hidden_layer_sizes": [32, 32], "dtype": "float64", **values})
-        losses = pytorch_losses(settings, digits, N_STEPS)
+        losses = pytorch_losses(settings, counts(digits) if settings.loss == "poisson" else digits, N_STEPS)
         curves.append({"name": name, "settings": settings.to_dict(), "losses": losses})
     TARGET.write_text(json.dumps({"torch": torch.__version__, "curves": curves}, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(f"LOSSES = {tuple(pytorch_losses(selftest.SETTINGS, selftest.problem(), 5))}\n")
+
+
+def counts(data: Split) -> Split:
+    """Return a data set of which the labels are numbers to predict."""
+    return Split(*(replace(part, targets=part.targets[:, None].astype(float), n_classes=None) for part in data))
 
 
 def pytorch_losses(settings: Settings, data: Split, n_steps: int) -> list[float]:
@@ -71,7 +78,10 @@ def pytorch_losses(settings: Settings, data: Split, n_steps: int) -> list[float]
         )
     features = torch.tensor(train.features, dtype=torch.float64) * train.scale
     labels = torch.tensor(train.targets, dtype=torch.int64)
-    one_hot = torch.nn.functional.one_hot(labels, train.n_classes).to(torch.float64)
+    if train.n_classes is None:
+        targets = torch.tensor(train.targets, dtype=torch.float64)
+    else:
+        targets = torch.nn.functional.one_hot(labels, train.n_classes).to(torch.float64)
     losses: list[float] = []
     epoch = 0
     while len(losses) < n_steps:
@@ -84,9 +94,13 @@ def pytorch_losses(settings: Settings, data: Split, n_steps: int) -> list[float]
             if settings.loss == "cross_entropy":
                 loss = torch.nn.CrossEntropyLoss()(x, labels[rows])
             elif settings.loss == "binary_cross_entropy":
-                loss = torch.nn.BCEWithLogitsLoss(reduction="sum")(x, one_hot[rows]) / len(rows)
+                loss = torch.nn.BCEWithLogitsLoss(reduction="sum")(x, targets[rows]) / len(rows)
+            elif settings.loss == "poisson":
+                t = targets[rows]  # PyTorch leaves out what does not depend on the prediction
+                loss = torch.nn.PoissonNLLLoss(reduction="sum")(x, t) + torch.sum(torch.xlogy(t, t) - t)
+                loss = loss / len(rows)
             else:
-                loss = torch.nn.MSELoss(reduction="sum")(x, one_hot[rows]) / (2 * len(rows))
+                loss = torch.nn.MSELoss(reduction="sum")(x, targets[rows]) / (2 * len(rows))
             loss = loss + settings.l2 / 2 * sum(torch.sum(weight**2) for weight, _ in parameters)
             optimizer.zero_grad()
             loss.backward()

@@ -249,7 +249,8 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path, capsys: pyt
         ("--data nowhere.csv", "nowhere.csv: there is no such file"),
         ("--data digit", "did you mean digits?"),
         ("--classes 9", "label 9 is not below 9"),
-        ("--task regression --loss cross_entropy", "a regression needs 'squared_error'"),
+        ("--task regression --loss cross_entropy", "a regression needs 'squared_error', or 'poisson' for numbers ≥ 0"),
+        ("--loss poisson", "loss = 'poisson': takes numbers ≥ 0 to predict, not classes; choose 'cross_entropy', or"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(

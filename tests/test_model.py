@@ -56,6 +56,12 @@ def test_a_regression_predicts_numbers(backend: Backend) -> None:
     np.testing.assert_allclose(values, logits(rows(4)), rtol=1e-13, atol=1e-15)
 
 
+def test_a_regression_with_a_log_link_predicts_exponentials(backend: Backend) -> None:
+    labels, values = make(backend, "poisson", None).predict(rows(4))
+    assert labels is None
+    np.testing.assert_allclose(values, np.exp(logits(rows(4))), rtol=1e-13)
+
+
 def test_more_rows_than_a_chunk_change_nothing(backend: Backend) -> None:
     n = 2 * backend.rows_at_once + 1
     features = rows(n)

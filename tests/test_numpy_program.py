@@ -59,6 +59,8 @@ def problem(loss: str) -> Dataset:
     features = rng.normal(size=(60, 5))
     if loss == "squared_error":
         return Dataset("numbers", features, rng.normal(size=(60, 2)), None)
+    if loss == "poisson":
+        return Dataset("counts", features, rng.poisson(1.0, (60, 2)).astype(float), None)
     n_classes = 2 if loss == "binary_cross_entropy" else 3
     return Dataset("classes", features, rng.integers(0, n_classes, 60).astype(np.int32), n_classes)
 

@@ -15,7 +15,7 @@ from mlp_xp.settings import PRESETS, Settings
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"activation": "rel"}, r"activation = 'rel': must be one of .*\(did you mean 'relu'\?\)"),
-    ({"loss": "mse"}, "loss = 'mse': must be one of cross_entropy, binary_cross_entropy, squared_error"),
+    ({"loss": "mse"}, "loss = 'mse': must be one of cross_entropy, binary_cross_entropy, squared_error, poisson"),
     ({"optimizer": "SGD"}, "optimizer = 'SGD': must be one of"),
     ({"init": None}, "init = None: must be one of"),
     ({"dtype": "float16"}, r"dtype = 'float16': must be one of float32, float64 \(did you mean"),

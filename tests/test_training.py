@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.linear_model import PoissonRegressor
+from sklearn.metrics import mean_poisson_deviance
 
 from mlp_xp.backend import Backend
 from mlp_xp.datasets import Dataset, Split, load
@@ -144,6 +146,78 @@ def test_a_regression_has_no_accuracy(backend: Backend) -> None:
     assert prediction.labels is None
     np.testing.assert_allclose(prediction.values, data.test.targets, atol=1e-6)
     assert last.summary().endswith(f"{last.test_loss:.4f}")
+
+
+def counts(n: int = 400) -> Dataset:
+    """Return numbers of events, many of them 0, whose logarithms' means are linear in the features."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(n, 3))
+    means = np.exp(features @ np.asarray([[0.5, 0.0], [-0.75, 0.25], [0.0, 0.5]]) + [0.25, -0.5])
+    return Dataset("counts", features, rng.poisson(means).astype(np.float64), None)
+
+
+COUNTING = Settings((), loss="poisson", batch_size=20, epochs=40, learning_rate=0.05, dtype="float64")
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"dtype": "float32"}, {"arithmetic": "exact"}], ids=["float64", "float32", "exact"]
+)
+def test_counts_are_learnt(backend: Backend, numpy_backend: Backend, changes: dict[str, Any]) -> None:
+    """The best linear model is known: where the deviance's gradient is 0, scikit-learn finds it."""
+    data, settings = counts().split(), replace(COUNTING, **changes)
+    epochs, reference = (list(train(settings, data, each)) for each in (backend, numpy_backend))
+    if settings.arithmetic == "exact":
+        assert epochs[-1].digests == reference[-1].digests
+    tolerance = ULPS * float(np.finfo(settings.dtype).eps) * float(np.max(curve(reference)))
+    assert float(np.max(np.abs(curve(epochs) - curve(reference)))) <= tolerance
+    last = epochs[-1]
+    assert last.accuracy is None
+    labels, values = last.model.predict(data.test.features)
+    assert labels is None
+    deviances = [mean_poisson_deviance(data.test.targets[:, i], values[:, i].astype(np.float64)) for i in range(2)]
+    assert last.test_loss == pytest.approx(sum(deviances) / 2, rel=1e-5)
+    best = [PoissonRegressor(alpha=0.0, tol=1e-8).fit(data.train.features, data.train.targets[:, i]) for i in range(2)]
+    layer = last.model.host_parameters()[0]
+    np.testing.assert_allclose(layer.weight.T, [model.coef_ for model in best], atol=0.1)
+    np.testing.assert_allclose(layer.bias, [model.intercept_ for model in best], atol=0.1)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize(
+    ("value", "arithmetic", "message"),
+    [
+        (
+            -1.5,
+            "native",
+            r"-1\.5, but the loss 'poisson' takes none below 0; correct or .*, or use --loss squared_error",
+        ),
+        (1e19, "exact", r"1e\+19, but the loss 'poisson' takes none above 2\*\*63 in exact arithmetic; choose another"),
+    ],
+)
+def test_numbers_that_a_loss_does_not_take_are_refused_at_once(
+    numpy_backend: Backend, part: str, value: float, arithmetic: str, message: str
+) -> None:
+    data, settings = counts().split(), replace(COUNTING, arithmetic=arithmetic)
+    wrong = getattr(data, part).targets.copy()
+    wrong[7, 1] = value
+    data = data._replace(**{part: replace(getattr(data, part), targets=wrong)})
+    place = f"counts: row 7 of the {'training' if part == 'train' else 'test'} set, column 1 "
+    with pytest.raises(DataError, match=rf"{place}\(both counted from 0\): the number to predict is {message}"):
+        train(settings, data, numpy_backend)
+    others = {"loss": "squared_error"} if value < 0 else {"arithmetic": "native"}
+    train(replace(settings, **others), data, numpy_backend)  # type: ignore[arg-type]
+
+
+def test_classes_are_no_numbers_of_events(numpy_backend: Backend) -> None:
+    with pytest.raises(SettingsError, match="loss = 'poisson': takes numbers ≥ 0 to predict, not classes; choose"):
+        train(replace(SETTINGS, loss="poisson", batch_size=2), toy(), numpy_backend)
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("arithmetic", ["native", "exact"])
+def test_a_prediction_that_is_not_finite_stops_training(backend: Backend, arithmetic: str) -> None:
+    with pytest.raises(TrainingDiverged, match=r"epoch 0, step \d+: the loss is (inf|nan); try a smaller"):
+        list(train(replace(COUNTING, learning_rate=1e3, arithmetic=arithmetic), counts().split(), backend))
 
 
 def test_the_summary_is_the_labs_line(numpy_backend: Backend, digits: Split) -> None:

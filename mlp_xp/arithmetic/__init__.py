@@ -75,7 +75,7 @@ class Arithmetic(Protocol):
         """Return the quotient."""
 
     def exp(self, x: Array) -> Array:
-        """Return e to the power of x, for x ≤ 0."""
+        """Return e to the power of x; in exact arithmetic e**-300 for x < -300, and infinity for x ≥ 300."""
 
     def log(self, x: Array) -> Array:
         """Return the natural logarithm, for x ≥ 1."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from mlp_xp.arithmetic.tables import EXP_CELLS, EXP_FINE_CELLS, EXP_LOWEST, LOG_2, LOG_CELLS, Tables
+from mlp_xp.arithmetic.tables import EXP_CELLS, EXP_FINE_CELLS, EXP_HIGHEST, EXP_LOWEST, LOG_2, LOG_CELLS, Tables
 from mlp_xp.array_types import Array, Namespace
 
 SMALLEST_ROOT = 2.0**-900
@@ -29,15 +29,19 @@ class Operations(Protocol):
 
 
 def exp(x: Array, arithmetic: Operations) -> Array:
-    """Return e**x for x ≤ 0: two tables and three terms of the series for the rest (Tang, 1989)."""
+    """Return e**x: two tables and three terms of the series for the rest (Tang, 1989).
+
+    Below EXP_LOWEST it is what it is there; from EXP_HIGHEST on it is infinite, so that a training that diverges stops.
+    """
     xp, multiply = arithmetic.xp, arithmetic.multiply
-    x = xp.maximum(x, EXP_LOWEST)
+    x = xp.minimum(xp.maximum(x, EXP_LOWEST), EXP_HIGHEST)
     whole = xp.floor(x * float(EXP_CELLS))
     rest = x - whole * (1.0 / EXP_CELLS)
     fine = xp.floor(rest * float(EXP_CELLS * EXP_FINE_CELLS))
     rest = rest - fine * (1.0 / (EXP_CELLS * EXP_FINE_CELLS))
     series = multiply(rest, multiply(rest, multiply(rest, 1.0 / 6.0) + 0.5) + 1.0) + 1.0
-    coarse = _look_up(arithmetic.tables.exp_coarse, -whole, int(-EXP_LOWEST) * EXP_CELLS, xp)
+    lowest, highest = EXP_LOWEST * EXP_CELLS, EXP_HIGHEST * EXP_CELLS
+    coarse = _look_up(arithmetic.tables.exp_coarse, whole - lowest, int(highest - lowest), xp)
     return multiply(multiply(coarse, _look_up(arithmetic.tables.exp_fine, fine, EXP_FINE_CELLS, xp)), series)
 
 

@@ -15,7 +15,15 @@ from math import isqrt
 from typing import TypeAlias
 
 from mlp_xp.arithmetic.bits import activation_bits, gradient_bits, term_bits, weight_bits
-from mlp_xp.arithmetic.tables import EXP_CELLS, EXP_FINE_CELLS, EXP_LOWEST, LOG_2, LOG_CELLS, make_tables
+from mlp_xp.arithmetic.tables import (
+    EXP_CELLS,
+    EXP_FINE_CELLS,
+    EXP_HIGHEST,
+    EXP_LOWEST,
+    LOG_2,
+    LOG_CELLS,
+    make_tables,
+)
 
 Vector: TypeAlias = list[Fraction]
 Matrix: TypeAlias = list[Vector]
@@ -23,6 +31,7 @@ Layers: TypeAlias = list[tuple[Matrix, Vector]]
 """Of every layer the weight, a row per input, and the bias; or anything of these shapes."""
 
 FINEST = Fraction(1, 2**200)
+LEAST_COUNT = Fraction(1, 2**63)
 LEAK, GELU_SLOPE, GELU_CUBIC = Fraction(0.01), 0.7978845608028654, 0.044715
 
 
@@ -83,7 +92,9 @@ def fade(x: Fraction) -> Fraction:
 
 
 def exp(x: Fraction) -> Fraction:
-    """Return about e**x, for x ≤ 0."""
+    """Return about e**x, for x < EXP_HIGHEST; from there on it is infinite, which no fraction is."""
+    if x >= EXP_HIGHEST:
+        raise OverflowError(f"e**{float(x)} is infinite")
     tables = make_tables()
     x = max(x, Fraction(EXP_LOWEST))
     whole = x * EXP_CELLS // 1
@@ -91,7 +102,8 @@ def exp(x: Fraction) -> Fraction:
     fine = rest * EXP_CELLS * EXP_FINE_CELLS // 1
     rest = nearest(rest - Fraction(fine, EXP_CELLS * EXP_FINE_CELLS))
     series = polynomial(rest, (1.0 / 6.0, 0.5, 1.0, 1.0))
-    return nearest(nearest(Fraction(tables.exp_coarse[-whole]) * Fraction(tables.exp_fine[fine])) * series)
+    coarse = tables.exp_coarse[whole - int(EXP_LOWEST) * EXP_CELLS]
+    return nearest(nearest(Fraction(coarse) * Fraction(tables.exp_fine[fine])) * series)
 
 
 def log(x: Fraction) -> Fraction:
@@ -245,10 +257,23 @@ def squared_error(z: Vector, t: Vector) -> tuple[Fraction, Vector]:
     return rounded_total([nearest(r * r) for r in residuals]) / 2, z
 
 
+def poisson(z: Vector, t: Vector) -> tuple[Fraction, Vector]:
+    """Return a row's loss and the numbers predicted."""
+    prediction = [exp(x) for x in z]
+    terms = []
+    for x, a, p in zip(z, t, prediction, strict=True):
+        positive = max(a, LEAST_COUNT)
+        size = log(max(positive, nearest(1 / positive)))
+        log_target = size if positive >= 1 else -size
+        terms.append(nearest(nearest(a * nearest(log_target - x)) + nearest(p - a)))
+    return rounded_total(terms), prediction
+
+
 LOSSES = {
     "cross_entropy": softmax_cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
     "squared_error": squared_error,
+    "poisson": poisson,
 }
 
 

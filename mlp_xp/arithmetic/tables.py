@@ -5,12 +5,15 @@ Every entry is the float64 nearest to the true value: the integers below carry f
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from functools import cache
 from typing import Any, NamedTuple
 
 EXP_LOWEST = -300.0
 """exp is taken for e**-300, about 5e-131, below this argument: far from float64's subnormal numbers."""
+EXP_HIGHEST = 300.0
+"""exp is infinite from this argument on; below, its squares are still far from overflow."""
 EXP_CELLS = 32
 """Coarse steps of the exponential per unit."""
 EXP_FINE_CELLS = 512
@@ -29,7 +32,7 @@ class Tables(NamedTuple):
 
     Attributes
     ----------
-    exp_coarse : exp(-i / EXP_CELLS), i = 0, …, -EXP_LOWEST * EXP_CELLS
+    exp_coarse : exp(EXP_LOWEST + i / EXP_CELLS), i = 0, …, (EXP_HIGHEST - EXP_LOWEST) * EXP_CELLS; the last: infinity
     exp_fine : exp(i / (EXP_CELLS * EXP_FINE_CELLS)), i = 0, …, EXP_FINE_CELLS
     log_fine : log(1 + i / LOG_CELLS), i = 0, …, LOG_CELLS - 1
     """
@@ -42,8 +45,10 @@ class Tables(NamedTuple):
 @cache
 def make_tables() -> Tables:
     """Return the tables as tuples of Python floats."""
+    falling = _powers(_exp(Fraction(-1, EXP_CELLS)), int(-EXP_LOWEST) * EXP_CELLS + 1)
+    rising = _powers(_exp(Fraction(1, EXP_CELLS)), int(EXP_HIGHEST) * EXP_CELLS)
     return Tables(
-        exp_coarse=_powers(_exp(Fraction(-1, EXP_CELLS)), int(-EXP_LOWEST) * EXP_CELLS + 1),
+        exp_coarse=(*falling[:0:-1], *rising, math.inf),
         exp_fine=_powers(_exp(Fraction(1, EXP_CELLS * EXP_FINE_CELLS)), EXP_FINE_CELLS + 1),
         log_fine=tuple(_log(1 + Fraction(i, LOG_CELLS)) / _ONE for i in range(LOG_CELLS)),
     )

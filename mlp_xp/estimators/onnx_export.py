@@ -27,6 +27,7 @@ OPERATORS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "sigmoid": [("Sigmoid", {})],
     "logistic": [("Sigmoid", {})],
     "tanh": [("Tanh", {})],
+    "exp": [("Exp", {})],
 }
 """Of every activation; a product is one with the activation's own input."""
 

@@ -29,6 +29,7 @@ from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData
 from mlp_xp.errors import SettingsError
+from mlp_xp.losses import LOSSES
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Adam
@@ -180,7 +181,7 @@ class Observed:
         return xp.sum(x, axis=axis, keepdims=keepdims)
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "squared_error"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_the_certificate_lists_every_sum_of_a_step(numpy_backend: Backend, loss: str) -> None:
     """Sums are told apart by their numbers of terms, and by the bits, of which random numbers use nearly all."""
     sizes, n, rng = (5, 7, 3), 11, np.random.default_rng(0)

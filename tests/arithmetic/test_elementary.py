@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from checks import assert_array, computed, exact
 from mlp_xp.arithmetic import Arithmetic, oracle
 from mlp_xp.arithmetic.elementary import SMALLEST_ROOT
-from mlp_xp.arithmetic.tables import EXP_CELLS, EXP_FINE_CELLS, EXP_LOWEST, LOG_2, LOG_CELLS, make_tables
+from mlp_xp.arithmetic.tables import EXP_CELLS, EXP_FINE_CELLS, EXP_HIGHEST, EXP_LOWEST, LOG_2, LOG_CELLS, make_tables
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 
@@ -34,7 +34,7 @@ ULPS = {"exp": 4, "log": 4, "tanh": 12, "sqrt": 4}
 LARGEST_ROOT = 2.0**970
 """Products on the way to the root of a larger number overflow."""
 ARGUMENTS = {
-    "exp": st.floats(EXP_LOWEST - 1.0, 0.0, allow_subnormal=False),
+    "exp": st.floats(EXP_LOWEST - 1.0, EXP_HIGHEST, exclude_max=True, allow_subnormal=False),
     "log": st.floats(1.0, 2.0**64, exclude_max=True),
     "tanh": st.floats(-160.0, 160.0, allow_subnormal=False) | st.floats(-0.25, 0.25, allow_subnormal=False),
     "sqrt": st.floats(0.0, LARGEST_ROOT, allow_subnormal=False),
@@ -51,11 +51,12 @@ def arguments(name: str) -> NDArray[Any]:
     rng = np.random.default_rng(0)
     tiny = 2.0 ** -np.arange(1.0, 1000.0, 7.0)
     if name == "exp":
-        cells = np.concatenate([np.arange(-96, 1), np.arange(-9600, 0, 97)]) / EXP_CELLS
-        fine = -np.arange(0, 20 * EXP_FINE_CELLS, 37) / (EXP_CELLS * EXP_FINE_CELLS)
-        x = np.concatenate([with_neighbours(cells), with_neighbours(fine), rng.uniform(EXP_LOWEST, 0, 2000), -tiny])
-        x = x[(x >= EXP_LOWEST) & (x <= 0)]
-        return np.asarray(x[(x == 0) | (x < -np.finfo(x.dtype).tiny)])
+        cells = np.concatenate([np.arange(97), np.arange(0, 9601, 97), [9600]]) / EXP_CELLS
+        fine = np.arange(0, 20 * EXP_FINE_CELLS, 37) / (EXP_CELLS * EXP_FINE_CELLS)
+        x = np.concatenate([with_neighbours(cells), with_neighbours(fine), rng.uniform(0, EXP_HIGHEST, 2000), tiny])
+        x = np.concatenate([x, -x])
+        x = x[(x >= EXP_LOWEST) & (x < EXP_HIGHEST)]
+        return np.asarray(x[(x == 0) | (np.abs(x) > np.finfo(x.dtype).tiny)])
     if name == "log":
         powers, cells = 2.0 ** np.arange(64), 1 + np.arange(LOG_CELLS) / LOG_CELLS
         spread = rng.uniform(1, 2, 2000) * 2.0 ** rng.integers(0, 64, 2000)
@@ -129,6 +130,8 @@ def test_values_at_the_ends_are_exact(backend: Backend) -> None:
     lowest = nearest(mpmath.exp(EXP_LOWEST))
     assert values("exp", 0.0, EXP_LOWEST - 1e-9, -1e4, -math.inf) == [1.0, *values("exp", EXP_LOWEST) * 3]
     assert values("exp", EXP_LOWEST) == [lowest]
+    assert values("exp", EXP_HIGHEST, EXP_HIGHEST + 1e-9, 1e4, 1e300, math.inf) == [math.inf] * 5
+    assert math.isfinite(*values("exp", math.nextafter(EXP_HIGHEST, 0.0)))
     assert values("log", 1.0) == [0.0]
     assert values("tanh", 0.0, 1e3, -1e3) == [0.0, 1.0, -1.0]
     assert values("sqrt", 0.0, math.nextafter(SMALLEST_ROOT, 0.0), SMALLEST_ROOT) == [0.0, 0.0, 2.0**-450]
@@ -166,7 +169,7 @@ def test_the_root_does_not_depend_on_the_librarys(numpy_backend: Backend, toward
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_what_is_no_number_stays_so(backend: Backend, name: str) -> None:
     """A diverging training must end in an error that says so, not in one about an index."""
-    x = np.array([1.0, np.nan, 1.0]) * (-1.0 if name == "exp" else 1.0)
+    x = np.array([1.0, np.nan, 1.0])
     y = computed(FUNCTIONS[name], exact(backend), backend, x)
     np.testing.assert_array_equal(np.isnan(backend.to_host(y)), [False, True, False])
 
@@ -174,18 +177,18 @@ def test_what_is_no_number_stays_so(backend: Backend, name: str) -> None:
 @pytest.mark.parametrize("shape", [(), (1,), (2, 3), (2, 1, 3)])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_number_is_taken_alone(backend: Backend, name: str, shape: tuple[int, ...]) -> None:
-    x = np.linspace(1.0, 9.0, math.prod(shape)).reshape(shape) * (-1.0 if name == "exp" else 1.0)
+    x = np.linspace(1.0, 9.0, math.prod(shape)).reshape(shape)
     y = computed(FUNCTIONS[name], exact(backend), backend, x)
     alone = [float(getattr(oracle, name)(Fraction(value))) for value in x.ravel().tolist()]
     assert_array(y, np.reshape(alone, shape), backend, like=backend.asarray(x), ulps=0)
 
 
 def test_every_entry_of_the_tables_is_nearest_to_the_truth() -> None:
-    tables, last = make_tables(), int(-EXP_LOWEST) * EXP_CELLS
+    tables, cells = make_tables(), range(int(EXP_LOWEST) * EXP_CELLS, int(EXP_HIGHEST) * EXP_CELLS)
     with mpmath.workprec(300):
         step, fine = mpmath.mpf(1) / EXP_CELLS, mpmath.mpf(1) / (EXP_CELLS * EXP_FINE_CELLS)
         expected = {
-            "exp_coarse": [nearest(mpmath.exp(-i * step)) for i in range(last + 1)],
+            "exp_coarse": [*(nearest(mpmath.exp(i * step)) for i in cells), math.inf],
             "exp_fine": [nearest(mpmath.exp(i * fine)) for i in range(EXP_FINE_CELLS + 1)],
             "log_fine": [nearest(mpmath.log(1 + mpmath.mpf(i) / LOG_CELLS)) for i in range(LOG_CELLS)],
         }

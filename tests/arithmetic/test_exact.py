@@ -175,7 +175,13 @@ def features(n: int) -> NDArray[Any]:
 
 
 @pytest.mark.parametrize(
-    ("activation", "loss"), [("tanh", "cross_entropy"), ("sigmoid", "binary_cross_entropy"), ("relu", "squared_error")]
+    ("activation", "loss"),
+    [
+        ("tanh", "cross_entropy"),
+        ("sigmoid", "binary_cross_entropy"),
+        ("relu", "squared_error"),
+        ("softplus", "poisson"),
+    ],
 )
 def test_no_prediction_depends_on_the_other_rows(backend: Backend, activation: str, loss: str) -> None:
     objective = Objective(Network(SIZES, activation), loss)

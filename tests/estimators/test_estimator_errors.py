@@ -151,6 +151,11 @@ def test_a_batch_larger_than_the_data_is_clipped_with_a_warning() -> None:
         MLPClassifier(**FEW, batch_size=1000).fit(X, Y)
 
 
+def test_negative_counts(backend: Backend) -> None:
+    with pytest.raises(ValueError, match=r"y has the value -1\.0: loss='poisson' takes no numbers below 0"):
+        MLPRegressor(**FEW, loss="poisson").fit(backend.asarray(X, "float32"), Y - 1)
+
+
 def test_too_few_validation_rows() -> None:
     with pytest.raises(ValueError, match="The validation set is too small"):
         MLPRegressor(**FEW, early_stopping=True, validation_fraction=0.001).fit(X, X[:, 0])

@@ -16,7 +16,7 @@ import mlp_xp.neural_network
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.backend import Backend
 from mlp_xp.datasets import load
-from mlp_xp.neural_network import MLPClassifier
+from mlp_xp.neural_network import MLPClassifier, MLPRegressor
 
 IRIS = load_iris()
 X, Y = IRIS.data, IRIS.target
@@ -64,6 +64,11 @@ def test_every_activation_has_its_operators(activation: str) -> None:
     classifier = MLPClassifier(**FEW, activation=activation).fit(X.astype(np.float32), Y)
     outputs = run(classifier.to_onnx(), X.astype(np.float32))
     np.testing.assert_allclose(outputs["probabilities"], classifier.predict_proba(X.astype(np.float32)), atol=1e-6)
+
+
+def test_counts_are_exponentials() -> None:
+    regressor = MLPRegressor(**FEW, loss="poisson").fit(X, Y)
+    np.testing.assert_allclose(run(regressor.to_onnx(), X)["predictions"], regressor.predict(X), rtol=1e-12)
 
 
 def test_float64_stays(tmp_path: Path) -> None:

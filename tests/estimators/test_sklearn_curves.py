@@ -74,6 +74,8 @@ FITS: dict[str, tuple[str, Any, Any, dict[str, Any], Any]] = {
     ),
     "regression": ("MLPRegressor", X_NUMBERS, Y_NUMBERS, {}, None),
     "regression, sgd": ("MLPRegressor", X_NUMBERS, Y_NUMBERS, {"solver": "sgd", "learning_rate_init": 0.01}, None),
+    "counts": ("MLPRegressor", X, Y, {"loss": "poisson"}, WEIGHTS),
+    "counts, lbfgs": ("MLPRegressor", X, np.stack([Y, 2 * Y], 1), {"loss": "poisson", "solver": "lbfgs"}, None),
     "regression, lbfgs": ("MLPRegressor", X_NUMBERS, Y_NUMBERS, {"solver": "lbfgs", "max_iter": 8}, None),
 }
 
