@@ -12,6 +12,7 @@ from typing import Any
 import array_api_compat.numpy
 import numpy as np
 import pytest
+from sklearn.datasets import load_iris
 
 import mlp_xp
 from mlp_xp.backend import GROUP
@@ -22,13 +23,25 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
 def test_the_library_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    example, _ = EXAMPLES
     names: dict[str, object] = {}
     exec(example, names)  # noqa: S102 - that it can be executed is what is tested
     assert len(capsys.readouterr().out.splitlines()) == 10
     labels = names["labels"]
     assert getattr(labels, "shape", None) == (360,)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_the_estimators_example_runs() -> None:
+    _, example = EXAMPLES
+    X, y = load_iris(return_X_y=True)
+    names: dict[str, Any] = {"X": X, "y": y}
+    exec(example, names)  # noqa: S102
+    assert names["probabilities"].shape == (150, 3)
 
 
 def test_links_lead_somewhere() -> None:
