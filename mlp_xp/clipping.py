@@ -31,12 +31,16 @@ def clip_by_norm(gradient: Parameters, largest: float, arithmetic: Arithmetic) -
     arithmetic : Arithmetic
     """
     norm = gradient_norm(gradient, arithmetic)
+    # A limit that the type does not hold would be 0 or infinite, and the factor not a number.
+    numbers = arithmetic.xp.finfo(arithmetic.dtype)
+    largest = min(max(largest, float(numbers.smallest_normal)), float(numbers.max))
     limit = arithmetic.xp.ones_like(norm) * largest
     factor = arithmetic.divide(limit, arithmetic.xp.maximum(norm, limit))  # exactly 1 where nothing is clipped
+
+    def shortened(factors: Array, array: Array) -> Array:
+        return arithmetic.round_state(arithmetic.multiply(factors, array))  # a small number × a small factor may fade
+
     return tuple(
-        Layer(
-            arithmetic.multiply(factor[..., None, None], layer.weight),
-            arithmetic.multiply(factor[..., None], layer.bias),
-        )
+        Layer(shortened(factor[..., None, None], layer.weight), shortened(factor[..., None], layer.bias))
         for layer in gradient
     )

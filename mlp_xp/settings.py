@@ -90,7 +90,7 @@ class Settings:
     dropout : float
         Share of the hidden units that are left out in a step, in [0, 1).
     max_gradient_norm : float or None
-        A longer gradient is shortened to that norm, > 0; None for never.
+        A longer gradient, of the penalty too, is shortened to that norm, > 0; None for never.
     batch_size : int
         Rows of a step; the last, partial batch of an epoch is left out.
     epochs : int
@@ -98,7 +98,7 @@ class Settings:
     init : str
         A name in `mlp_xp.initializers.INITIALIZERS`.
     seed : int
-        ≥ 0; decides the initial parameters and every epoch's order.
+        ≥ 0; decides the initial parameters, every epoch's order, and the units that dropout leaves out.
     dtype : str
         "float32" or "float64"; "" (the default) is float32, and float64 in exact arithmetic, which has no other.
     arithmetic : str

@@ -37,7 +37,7 @@ OTHER_SETTINGS: dict[str, dict[str, Any]] = {
     "epsilon": {"epsilon": 1e-7},
     "l2": {"l2": 1e-9},
     "dropout": {"dropout": 0.25},
-    "max_gradient_norm": {"max_gradient_norm": 0.5},
+    "max_gradient_norm": {"max_gradient_norm": 2.0**-10},
     "batch_size": {"batch_size": 199},
     "epochs": {"epochs": 2},
     "init": {"init": "he"},

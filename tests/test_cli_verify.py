@@ -84,6 +84,14 @@ def test_some_epochs_cost_their_own_steps(run: Path, span: str, begin: int, last
     assert output.err.endswith(trust) == (begin > 0)
 
 
+def test_dropout_and_shortened_gradients(
+    tmp_path: Path, digits: Split, numpy_backend: Backend, capsys: Captured
+) -> None:
+    make_run(tmp_path, digits, numpy_backend, replace(SETTINGS, dropout=0.3, max_gradient_norm=0.25))
+    assert main(["verify", str(tmp_path), "--epochs", "1-1"]) == 0
+    assert capsys.readouterr().out.endswith("verified: epochs 1-1 of 0-2, 7 steps trained again on numpy\n")
+
+
 def test_epochs_between_checkpoints_are_said(run: Path, capsys: Captured) -> None:
     (run / "checkpoints/epoch-0001.safetensors").unlink()
     assert main(["verify", str(run), "--epochs", "2"]) == 0

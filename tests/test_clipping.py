@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from checks import DTYPES, assert_array, native, random_parameters
+from checks import DTYPES, assert_array, exact, native, random_parameters
 from mlp_xp.backend import Backend
 from mlp_xp.clipping import clip_by_norm, gradient_norm
-from mlp_xp.network import Parameters, map_parameters
+from mlp_xp.network import Layer, Parameters, map_parameters
 
 SIZES = (4, 3, 2)
 
@@ -41,10 +41,19 @@ def test_only_what_is_too_long_is_shortened(backend: Backend, share: float, dtyp
                 assert np.array_equal(backend.to_host(array), whole)
 
 
-def test_nothing_stays_nothing(backend: Backend) -> None:
-    zeros = map_parameters(lambda x: backend.asarray(0.0 * x), random_parameters(np.random.default_rng(0), SIZES))
-    clipped = clip_by_norm(zeros, 1.0, native(backend))
+@pytest.mark.parametrize("largest", [1e-300, 1.0, 1e300])  # a float32 holds neither the first nor the last
+def test_nothing_stays_nothing(backend: Backend, largest: float) -> None:
+    host = map_parameters(lambda x: 0.0 * x.astype("float32"), random_parameters(np.random.default_rng(0), SIZES))
+    clipped = clip_by_norm(map_parameters(backend.asarray, host), largest, native(backend, "float32"))
     assert not np.any(flat(map_parameters(backend.to_host, clipped)))
+
+
+def test_a_small_number_times_a_small_factor_is_not_subnormal(backend: Backend) -> None:
+    """Some libraries would take it for 0, others not."""
+    layer = Layer(np.asarray([[2.0**400], [2.0**-560], [0.0]]), np.asarray([2.0**-200]))
+    arithmetic = exact(backend)
+    clipped = clip_by_norm(map_parameters(backend.asarray, (layer,)), 2.0**-100, arithmetic)
+    np.testing.assert_array_equal(flat(map_parameters(backend.to_host, clipped)), [2.0**-100, 0.0, 0.0, 0.0])
 
 
 def test_networks_side_by_side_have_norms_of_their_own(backend: Backend) -> None:

@@ -32,7 +32,7 @@ OPTIMIZERS: tuple[dict[str, Any], ...] = (
     {},
     {"momentum": 0.9},
     {"momentum": 0.9, "nesterov": True, "l2": 0.01},
-    {"optimizer": "adam"},
+    {"optimizer": "adam", "dropout": 0.3, "max_gradient_norm": 0.1},
 )
 
 

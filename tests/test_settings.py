@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlp_xp.digests import ADDED
 from mlp_xp.errors import SettingsError
 from mlp_xp.optimizers import SGD, Adam
 from mlp_xp.settings import PRESETS, Settings
+
+SMALL = ("learning_rate", "epsilon", "momentum", "beta_1", "beta_2", "l2", "dropout", "max_gradient_norm")
+"""Settings that exact arithmetic takes only where products with them cannot be subnormal."""
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"activation": "rel"}, r"activation = 'rel': must be one of .*\(did you mean 'relu'\?\)"),
@@ -40,9 +44,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"beta_1": -0.1}, r"beta_1 = -0.1: must be a number in \[0, 1\)"),
     ({"beta_2": None}, r"beta_2 = None: must be a number in \[0, 1\)"),
     ({"l2": -1.0}, "l2 = -1.0: must be a number ≥ 0"),
+    *(({"dropout": value}, rf"dropout = {value}: must be a number in \[0, 1\)") for value in (1.0, -0.1, True, None)),
+    *(
+        ({"max_gradient_norm": value}, f"max_gradient_norm = {value}: must be a number > 0, or None")
+        for value in (0, -1.0, float("inf"), True)
+    ),
     *(
         ({name: 2.0**-101, "arithmetic": "exact"}, rf"{name} = 3.94\S+: must be ≥ 7.9e-31 in exact arithmetic")
-        for name in ("learning_rate", "epsilon", "momentum", "beta_1", "beta_2", "l2")
+        for name in SMALL
     ),
     ({"nesterov": "no"}, "nesterov = 'no': must be True or False"),
     ({"nesterov": True}, "nesterov = True: must be False unless momentum > 0"),
@@ -59,7 +68,8 @@ def test_impossible_values_are_refused(values: dict[str, Any], message: str) -> 
 def test_exact_arithmetic_takes_small_numbers_and_zeros() -> None:
     least = 2.0**-100
     Settings(arithmetic="exact", learning_rate=least, epsilon=least, momentum=least, beta_1=least, l2=least)
-    Settings(arithmetic="exact", momentum=0.0, beta_1=0.0, beta_2=0.0, l2=0.0)
+    Settings(arithmetic="exact", dropout=least, max_gradient_norm=least)
+    Settings(arithmetic="exact", momentum=0.0, beta_1=0.0, beta_2=0.0, l2=0.0, dropout=0.0, max_gradient_norm=None)
     Settings(learning_rate=2.0**-101)  # native arithmetic promises no bits
 
 
@@ -72,10 +82,18 @@ def test_the_labs_preset_is_the_labs() -> None:
 
 
 def test_json_holds_all_of_them() -> None:
-    settings = Settings(hidden_layer_sizes=(3, 4), momentum=0.9, nesterov=True, l2=0.1, dtype="float64", seed=10**30)
+    settings = Settings(
+        (3, 4), momentum=0.9, nesterov=True, l2=0.1, dropout=0.3, max_gradient_norm=2, dtype="float64", seed=10**30
+    )
     again = Settings.from_dict(json.loads(json.dumps(settings.to_dict())))
     assert again == settings
     assert hash(again) == hash(settings)  # equal settings share a compiled step
+
+
+def test_a_file_from_before_a_setting_existed_means_its_default() -> None:
+    old = {name: value for name, value in Settings().to_dict().items() if name not in ADDED}
+    assert len(old) == len(Settings().to_dict()) - 2
+    assert Settings.from_dict(old) == Settings(dropout=0.0, max_gradient_norm=None)
 
 
 def test_numpys_numbers_become_plain_ones() -> None:

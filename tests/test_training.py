@@ -14,6 +14,7 @@ from mlp_xp.backend import Backend
 from mlp_xp.datasets import Dataset, Split, load
 from mlp_xp.errors import DataError, SettingsError, TrainingDiverged
 from mlp_xp.initializers import initial_parameters
+from mlp_xp.randomness import batch_order
 from mlp_xp.settings import Settings
 from mlp_xp.training import Epoch, Trainer, train
 
@@ -46,8 +47,9 @@ def curve(epochs: list[Epoch]) -> np.ndarray:
         {"optimizer": "adam", "learning_rate": 0.01, "activation": "sigmoid", "l2": 0.001},
         {"momentum": 0.9, "nesterov": True, "learning_rate": 0.02, "loss": "binary_cross_entropy"},
         {"loss": "squared_error", "activation": "tanh", "hidden_layer_sizes": (16, 16)},
+        {"dropout": 0.3, "max_gradient_norm": 0.3, "activation": "tanh", "hidden_layer_sizes": (16, 16)},
     ],
-    ids=["sgd", "adam", "nesterov", "squared error"],
+    ids=["sgd", "adam", "nesterov", "squared error", "dropout"],
 )
 def test_every_backend_draws_the_same_curve(
     backend: Backend, numpy_backend: Backend, digits: Split, changes: dict[str, object], dtype: str
@@ -78,6 +80,60 @@ def test_the_same_call_gives_the_same_bits(backend: Backend, digits: Split) -> N
 def test_another_seed_gives_another_curve(numpy_backend: Backend, digits: Split) -> None:
     first, second = (curve(list(train(replace(SETTINGS, seed=s), digits, numpy_backend))) for s in (0, 1))
     assert not np.any(first == second)
+
+
+def test_the_units_that_are_left_out_are_the_seeds(
+    numpy_backend: Backend, digits: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the epoch's; all else that these decide stays the same here, and nothing is learnt."""
+    monkeypatch.setattr("mlp_xp.training.batch_order", lambda n, size, _seed, _epoch: batch_order(n, size, 0, 0))
+    initial = initial_parameters((64, 32, 10), "pytorch", 0)
+
+    def losses(**changes: Any) -> list[Any]:
+        settings = replace(SETTINGS, learning_rate=1e-30, epochs=2, **changes)
+        return [epoch.step_losses for epoch in train(settings, digits, numpy_backend, initial=initial)]
+
+    first, second = losses(dropout=0.5)
+    np.testing.assert_array_equal(losses(dropout=0.5), [first, second])
+    np.testing.assert_array_equal([*losses(), *losses(seed=1)], [losses()[0]] * 4)
+    for other in (second, losses(dropout=0.5, seed=1)[0], losses(dropout=0.25)[0], losses()[0]):
+        assert not np.any(other == first)
+
+
+def test_no_unit_is_left_out_where_nothing_is_learnt(backend: Backend, digits: Split) -> None:
+    settings = replace(SETTINGS, dropout=0.9, epochs=1, dtype="float64")
+    (epoch,) = train(settings, digits, backend)
+    hidden, last = epoch.model.host_parameters()
+    units = np.maximum(digits.test.features / 16.0 @ hidden.weight + hidden.bias, 0.0)
+    exponentials = np.exp(units @ last.weight + last.bias)
+    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(epoch.model.predict(digits.test.features).values, probabilities, rtol=1e-12)
+    losses = -np.log(probabilities[np.arange(digits.test.n_samples), digits.test.targets])
+    assert abs(epoch.test_loss - np.mean(losses)) < 1e-12
+
+
+def test_without_hidden_units_none_is_left_out(backend: Backend, digits: Split) -> None:
+    with_dropout, without = (
+        curve(list(train(replace(SETTINGS, hidden_layer_sizes=(), dropout=rate), digits, backend)))
+        for rate in (0.5, 0.0)
+    )
+    np.testing.assert_array_equal(with_dropout, without)
+
+
+def test_no_step_is_longer_than_allowed(backend: Backend, digits: Split) -> None:
+    """One step per epoch; the penalty's part of the gradient counts."""
+    rate, largest = 0.5, 0.125
+    settings = Settings((8,), learning_rate=rate, l2=0.1, batch_size=1437, epochs=4, dtype="float64")
+
+    def lengths(settings: Settings) -> np.ndarray:
+        epochs = train(settings, digits, backend)
+        points = [initial_parameters((64, 8, 10), "pytorch", 0), *(epoch.model.host_parameters() for epoch in epochs)]
+        flat = [np.concatenate([np.ravel(array) for layer in point for array in layer]) for point in points]
+        steps: np.ndarray = np.linalg.norm(np.diff(flat, axis=0), axis=1)
+        return steps
+
+    assert np.all(lengths(settings) > 2 * rate * largest)
+    np.testing.assert_allclose(lengths(replace(settings, max_gradient_norm=largest)), rate * largest, rtol=1e-12)
 
 
 def test_an_epoch_is_the_mean_of_its_batches_and_drops_the_partial_one(numpy_backend: Backend, digits: Split) -> None:
@@ -364,8 +420,8 @@ def test_a_parameter_beyond_all_bounds_stops_the_training(backend: Backend) -> N
 
 
 def test_epochs_may_be_run_in_any_order(numpy_backend: Backend) -> None:
-    """The order of the next epoch is drawn ahead; it must not pass for that of another one."""
-    settings, data = Settings(hidden_layer_sizes=(8,), epochs=9), load("digits")
+    """The order and the masks of the next epoch are drawn ahead; they must not pass for that of another one."""
+    settings, data = Settings(hidden_layer_sizes=(8,), dropout=0.5, epochs=9), load("digits")
 
     def losses(epochs: tuple[int, ...]) -> Any:
         trainer = Trainer(settings, data, numpy_backend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 from mlp_xp.backend import Backend, open_backend
 from mlp_xp.datasets import Dataset, Split, load
-from mlp_xp.digests import digest_arrays, first_link
+from mlp_xp.digests import ADDED, digest_arrays, first_link
 from mlp_xp.errors import Disagreement, RunError, SettingsError
 from mlp_xp.settings import Settings
 from mlp_xp.step import TrainingStep
@@ -73,6 +74,24 @@ def test_every_backend_verifies_an_honest_run(backend: Backend, honest: Path, di
 def test_whatever_trained_it(backend: Backend, numpy_backend: Backend, tmp_path: Path, digits: Split) -> None:
     make_run(tmp_path, digits, backend, replace(SETTINGS, optimizer="adam", momentum=0.0, l2=0.01))
     assert len(trained(tmp_path, digits, numpy_backend)) == 3
+
+
+def test_dropout_and_shortened_gradients_whatever_trained_them(
+    backend: Backend, numpy_backend: Backend, tmp_path: Path, digits: Split
+) -> None:
+    """Also from a checkpoint on: an epoch's masks do not depend on those before."""
+    make_run(tmp_path, digits, backend, replace(SETTINGS, dropout=0.3, max_gradient_norm=0.25))
+    assert len(trained(tmp_path, digits, numpy_backend)) == 3
+    assert len(trained(tmp_path, digits, backend, first=2)) == 1
+
+
+def test_a_run_from_before_a_setting_existed(run: Path, digits: Split, numpy_backend: Backend) -> None:
+    edit_json(lambda description: [description["settings"].pop(name) for name in ADDED])(run)
+    description = json.loads((run / "run.json").read_text())
+    settings = {name: value for name, value in description["settings"].items() if name != "epochs"}
+    start = json.dumps([settings, *sha256(description)], sort_keys=True, separators=(",", ":"))  # as it was then
+    assert description["sha256_start"] == hashlib.sha256(start.encode()).hexdigest()
+    assert len(trained(run, digits, numpy_backend)) == 3
 
 
 def test_a_regression_and_two_classes_with_one_output(backend: Backend, numpy_backend: Backend, tmp_path: Path) -> None:
@@ -421,6 +440,8 @@ FORGERIES: dict[str, tuple[Alteration, str]] = {
     "the momentum": (edit_settings({"momentum": 0.25}), "epoch 0, step 2: the loss is"),
     "nesterov": (edit_settings({"nesterov": True}), "epoch 0, step 1: the loss is"),
     "the penalty": (edit_settings({"l2": 1e-9}), "epoch 0, step 0: the loss is"),
+    "dropout": (edit_settings({"dropout": 0.25}), "epoch 0, step 0: the loss is"),
+    "the largest norm": (edit_settings({"max_gradient_norm": 2.0**-10}), "epoch 0, step 1: the loss is"),
     "the initialiser": (edit_settings({"init": "he"}), "epoch 0, step 0: the loss is"),
     "the layers": (edit_settings({"hidden_layer_sizes": [9]}), "epoch 0, step 0: the loss is"),
     "the arithmetic": (edit_settings({"arithmetic": "native"}), "epoch 0, step 0: the loss is"),

@@ -96,7 +96,7 @@ class Arithmetic(Protocol):
         """Rounding point: the weights as the matrix products take them; the parameters keep all their bits."""
 
     def round_state(self, x: Array) -> Array:
-        """Rounding point: what may fade away from step to step, an optimiser's state or a weight that is penalised."""
+        """Rounding point: what may fade away, as an optimiser's state, a penalised weight, a shortened gradient may."""
 
 
 def _native(backend: Backend, dtype: str) -> Arithmetic:

@@ -48,7 +48,7 @@ class Entry(NamedTuple):
 
 
 def certificate(layer_sizes: tuple[int, ...], batch_size: int) -> list[Entry]:
-    """Return every sum of a training step with its bits."""
+    """Return every sum of a training step, those of settings that may be off included, with its bits."""
     entries = []
     for i, (n_in, n_out) in enumerate(pairwise(layer_sizes)):
         activation, weight = activation_bits(n_in), weight_bits(n_in, n_out)
@@ -59,6 +59,8 @@ def certificate(layer_sizes: tuple[int, ...], batch_size: int) -> list[Entry]:
             *([Entry(i, "delta Wᵀ", n_out, gradient, weight)] if i else []),
             Entry(i, "delta", batch_size, gradient),
             Entry(i, "W² (penalty)", n_in * n_out, term_bits(n_in * n_out)),
+            Entry(i, "dW² (norm)", n_in * n_out, term_bits(n_in * n_out)),
+            Entry(i, "db² (norm)", n_out, term_bits(n_out)),
         ]
     n_outputs = layer_sizes[-1]
     return [

@@ -11,7 +11,7 @@ All numbers are float64. Two rules make the bits a consequence of IEEE 754 alone
    product of constants; `isolate`, which every backend provides, keeps an inexact result apart from what uses it.
 
 Magnitudes stay away from subnormal numbers, which some libraries take for 0: rounding is never finer than
-2**-200, and what could fade away from step to step is kept a multiple of 2**-653.
+2**-200, and what could fade away, from step to step or where a gradient is shortened, is kept a multiple of 2**-653.
 """
 
 from __future__ import annotations

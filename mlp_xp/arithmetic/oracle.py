@@ -83,7 +83,7 @@ def rounded_total(terms: Sequence[Fraction]) -> Fraction:
 
 
 def fade(x: Fraction) -> Fraction:
-    """Round what an optimiser carries on to a multiple of 2**-652 or 2**-653; only the very smallest numbers change."""
+    """Round what may fade away to a multiple of 2**-652 or 2**-653; only the very smallest numbers change."""
     shift = Fraction(3, 2) * Fraction(2) ** (52 - 652)
     return nearest(nearest(x + shift) - shift)
 
@@ -387,7 +387,7 @@ def clip_by_norm(gradient: Layers, largest: float) -> Layers:
             total = squares if total is None else nearest(total + squares)
     norm = sqrt(total or Fraction(0))
     factor = nearest(Fraction(largest) / max(norm, Fraction(largest)))
-    return each(lambda x: nearest(factor * x), gradient)
+    return each(lambda x: fade(nearest(factor * x)), gradient)
 
 
 # --- optimisers: each walks over single numbers, as all of a network's parameters are treated alike ---------------

@@ -106,7 +106,7 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         ("batch_size", int, ""),
         ("epochs", int, ""),
         ("init", str, "initial parameters"),
-        ("seed", int, "of the initial parameters and of the batches' order"),
+        ("seed", int, "of the initial parameters, of the batches' order, and of dropout"),
         ("dtype", str, "default float32, or float64 in exact arithmetic"),
         ("arithmetic", str, "exact: the same bits on every backend"),
     ):

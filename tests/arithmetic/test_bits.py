@@ -33,6 +33,7 @@ from mlp_xp.losses import LOSSES
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Adam
+from mlp_xp.randomness import dropout_keys
 from mlp_xp.step import TrainingStep
 
 
@@ -189,8 +190,9 @@ def test_the_certificate_lists_every_sum_of_a_step(numpy_backend: Backend, loss:
     arithmetic: Any = replace(exact_arithmetic, xp=observed)  # type: ignore[type-var]
     parameters, optimizer = random_parameters(rng, sizes), Adam(0.1)
     rows = DeviceData(exact_arithmetic.round_activation(rng.normal(size=(n, 5))), rng.dirichlet(np.ones(3), n))
-    step = TrainingStep(Objective(Network(sizes, "tanh"), loss, 0.01), optimizer, 0.5, arithmetic)
-    step((parameters, optimizer.init(parameters, arithmetic)), (np.arange(n),), rows)
+    # A factor of 1 / 0.7 has all 53 bits: what it makes of a unit's output must be rounded after it.
+    step = TrainingStep(Objective(Network(sizes, "tanh"), loss, 0.01), optimizer, 0.5, arithmetic, 0.3, 1e-3)
+    step((parameters, optimizer.init(parameters, arithmetic)), (np.arange(n), dropout_keys(1, 1, 0, 0)[0]), rows)
 
     certified: defaultdict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
     for entry in certificate(sizes, n):
