@@ -16,7 +16,6 @@ from mlp_xp.network import Layer, Network, map_parameters
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Adam
 from mlp_xp.randomness import Stream, uniform
-from mlp_xp.settings import Settings
 from mlp_xp.step import TrainingStep
 
 LAYER_SIZES, ROWS = (784, 256, 256, 10), 200
@@ -28,17 +27,17 @@ DIGEST = "1c36aaf12bb76f63709d56bfbe877091416a9de571bc1cbe5df68ca055e72395"
 _passed: set[tuple[str, str]] = set()
 
 
-def open_arithmetic(settings: Settings, backend: Backend) -> Arithmetic:
-    """Return the arithmetic that the settings ask for; a device's first exact one is preceded by a self-test.
+def open_arithmetic(name: str, backend: Backend, dtype: str) -> Arithmetic:
+    """Return the arithmetic of that name; a device's first exact one is preceded by a self-test.
 
     Raises
     ------
     BackendUnavailable
         If the device does not compute exactly.
     """
-    if settings.arithmetic == "exact":
+    if name == "exact":
         require_exact(backend)
-    return make_arithmetic(settings.arithmetic, backend, settings.dtype)
+    return make_arithmetic(name, backend, dtype)
 
 
 def require_exact(backend: Backend) -> None:

@@ -68,7 +68,7 @@ def load_model(folder: Path | str, backend: Backend) -> Model:
                 f"{folder / WEIGHTS}: layer {i} does not hold finite numbers of {settings.dtype}; train again"
             )
     parameters = map_parameters(lambda array: backend.asarray(array, settings.dtype), layers)
-    arithmetic = open_arithmetic(settings, backend).for_inference()
+    arithmetic = open_arithmetic(settings.arithmetic, backend, settings.dtype).for_inference()
     return Model(objective, parameters, data.scale, data.n_classes, backend, arithmetic, settings.dtype)
 
 

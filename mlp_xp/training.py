@@ -169,7 +169,7 @@ class Trainer:
             initial = initial_parameters(sizes, settings.init, settings.seed)
         else:
             initial = initial_replicas(sizes, settings.init, self.seeds)
-        self.arithmetic = open_arithmetic(settings, backend)
+        self.arithmetic = open_arithmetic(settings.arithmetic, backend, settings.dtype)
         self.arithmetic.certify(sizes, settings.batch_size, data.scale)
         rounded = settings.arithmetic == "exact" and data.features.dtype != np.uint8
         limits = data.limits() if rounded else None

@@ -52,10 +52,10 @@ def test_a_device_is_tried_once_and_only_for_exact_work(
         return DIGEST
 
     monkeypatch.setattr(mlp_xp.exactness, "exact_digest", digest)
-    open_arithmetic(Settings(), numpy_backend)
+    open_arithmetic("native", numpy_backend, "float32")
     assert tried == []
-    open_arithmetic(EXACT, numpy_backend)
-    open_arithmetic(EXACT, numpy_backend)
+    open_arithmetic("exact", numpy_backend, "float64")
+    open_arithmetic("exact", numpy_backend, "float64")
     assert tried == [numpy_backend]
 
 

@@ -67,21 +67,7 @@ def to_sklearn(estimator: BaseMultilayerPerceptron) -> Any:
 
 
 def from_sklearn(fitted: Any, kinds: dict[str, type[BaseMultilayerPerceptron]]) -> BaseMultilayerPerceptron:
-    """Return this project's estimator of the same name as a fitted one of scikit-learn's.
-
-    Parameters
-    ----------
-    fitted : sklearn.neural_network.MLPClassifier or MLPRegressor
-    kinds : dict
-        This project's estimators by name.
-
-    Raises
-    ------
-    NotFittedError
-        If it is not fitted.
-    TypeError
-        If it is anything else.
-    """
+    """Do what `mlp_xp.neural_network.from_sklearn` says; ``kinds`` are this project's estimators by name."""
     name = type(fitted).__name__
     if name not in kinds or not isinstance(fitted, getattr(sklearn.neural_network, name)):
         raise TypeError(f"a fitted {' or '.join(kinds)} of scikit-learn's is wanted, not a {name}")

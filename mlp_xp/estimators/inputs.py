@@ -135,7 +135,7 @@ def follow(host: NDArray[Any], backend: Backend) -> Array:
         return backend.asarray(host)
     kind = "real floating" if host.dtype.kind == "f" else "integral"
     default = info.default_dtypes(device=backend.device)[kind]
-    return backend.asarray(host, np.dtype(str(default).rpartition(".")[2]).name)
+    return backend.asarray(host, str(default).rpartition(".")[2])
 
 
 def _check_table(X: Array, name: str) -> None:

@@ -27,7 +27,7 @@ from mlp_xp.estimators.lbfgs import minimize_lbfgs
 from mlp_xp.estimators.onnx_export import to_onnx
 from mlp_xp.estimators.problem import Problem
 from mlp_xp.estimators.stochastic import fit_stochastic
-from mlp_xp.exactness import require_exact
+from mlp_xp.exactness import open_arithmetic
 from mlp_xp.inference import PredictionStep, infer
 from mlp_xp.namespaces import backend_of, is_foreign
 from mlp_xp.network import Layer, Network, Parameters
@@ -174,9 +174,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         else:
             require_same_place(self, backend, self.coefs_[0], "fit")
         problem = self._make_problem(X, targets, weights, layer_sizes, backend)
-        parameters = problem.to_device(
-            *([to_host(array) for array in arrays] for arrays in (self.coefs_, self.intercepts_))
-        )
+        parameters = problem.to_device(self.coefs_, self.intercepts_)
         self._remember(parameters)
         if self.solver == "lbfgs":
             parameters = self._fit_lbfgs(problem)
@@ -209,7 +207,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
                     )
 
     def _count_outputs(self, targets: NDArray[Any]) -> int:
-        return 1 if targets.ndim == 1 else targets.shape[1]
+        return int(targets.shape[1])
 
     def _begin(self, layer_sizes: tuple[int, ...]) -> None:
         """Draw the parameters as scikit-learn does, so that the same ``random_state`` begins at the same ones.
@@ -245,18 +243,17 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         backend: Backend,
     ) -> Problem:
         """Put together what a solver needs; X stays where it is."""
-        is_exact = self.arithmetic == "exact"
-        dtype = "float64" if is_exact or X.dtype == backend.xp.float64 else "float32"
-        if is_exact:
-            require_exact(backend)
-            backend.asarray(np.zeros(1), dtype)  # a library may have to be told that 64 bits are wanted
-            X = backend.xp.astype(X, backend.xp.float64)
-        arithmetic = make_arithmetic(self.arithmetic, backend, dtype)
-        network = Network(layer_sizes, SIGMOID.get(self.activation, self.activation))
+        xp = backend.xp
+        dtype = "float64" if self.arithmetic == "exact" or X.dtype == xp.float64 else "float32"
+        arithmetic = open_arithmetic(self.arithmetic, backend, dtype)
+        X = xp.astype(X, arithmetic.dtype, copy=False)
         device_targets = backend.asarray(targets, "int32" if targets.dtype == np.int32 else dtype)
         data = DeviceData(arithmetic.round_activation(X), device_targets)
-        objective = Objective(network, self._loss_name)
+        objective = self._make_objective(layer_sizes)
         return Problem(objective, float(self.alpha), data, targets, weights, backend, arithmetic, dtype)
+
+    def _make_objective(self, layer_sizes: tuple[int, ...]) -> Objective:
+        return Objective(Network(layer_sizes, SIGMOID.get(self.activation, self.activation)), self._loss_name)
 
     def _host_parameters(self) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
         """Return weights and biases on the host, wherever they are."""
@@ -272,6 +269,10 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         self.coefs_ = [layer.weight for layer in parameters]
         self.intercepts_ = [layer.bias for layer in parameters]
 
+    def _say(self, text: str) -> None:
+        if self.verbose:
+            print(text)  # noqa: T201 - scikit-learn's users expect it there
+
     def _call_back(self) -> bool:
         """Call all callbacks; return whether one of them wants to stop."""
         answers = [callback(self) for callback in self.callbacks or ()]
@@ -284,8 +285,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             self.loss_ = loss
             self.loss_curve_.append(loss)
             self.best_loss_ = min(self.best_loss_ or np.inf, loss)
-            if self.verbose:
-                print(f"Iteration {self.n_iter_}, loss = {loss:.8f}")  # noqa: T201
+            self._say(f"Iteration {self.n_iter_}, loss = {loss:.8f}")
             if not self.callbacks:
                 return False
             self._remember(problem.to_device(coefs, intercepts))
@@ -314,10 +314,9 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         ).for_inference()
         parameters = tuple(map(Layer, weights, self.intercepts_))
         sizes = (weights[0].shape[0], *(weight.shape[1] for weight in weights))
-        network = Network(sizes, SIGMOID.get(self.activation, self.activation))
         features = arithmetic.round_activation(xp.astype(X, weights[0].dtype, copy=False))
         rows = DeviceRows(DeviceData(features, None), backend)
-        step = PredictionStep(Objective(network, self._loss_name), 1.0, arithmetic)
+        step = PredictionStep(self._make_objective(sizes), 1.0, arithmetic)
         n = X.shape[0]
         ((values,),) = infer(step, parameters, rows, np.arange(n, dtype=np.int32), backend)
         return xp.astype(xp.reshape(values, (-1, sizes[-1]))[:n, :], dtype, copy=False), backend
@@ -336,10 +335,11 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         """
         check_is_fitted(self)
         backend = backend_of(X if is_foreign(X) else np.empty(0))
-        for name in ("coefs_", "intercepts_"):
-            setattr(self, name, [follow(np.asarray(to_host(array)), backend) for array in getattr(self, name)])
+        coefs, intercepts = self._host_parameters()
+        self.coefs_ = [follow(array, backend) for array in coefs]
+        self.intercepts_ = [follow(array, backend) for array in intercepts]
         if hasattr(self, "classes_"):
-            self.classes_ = follow(np.asarray(to_host(self.classes_)), backend)
+            self.classes_ = follow(self._labels.classes, backend)
         self.__dict__.pop("_progress", None)
         return self
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from mlp_xp.estimators.inputs import to_host
+from mlp_xp.activations import LEAK
+from mlp_xp.files import write_atomically
 
 if TYPE_CHECKING:
     from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
@@ -19,7 +20,7 @@ IR_VERSION = 9
 OPERATORS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "identity": [],
     "relu": [("Relu", {})],
-    "leaky_relu": [("LeakyRelu", {"alpha": 0.01})],
+    "leaky_relu": [("LeakyRelu", {"alpha": LEAK})],
     "elu": [("Elu", {"alpha": 1.0})],
     "gelu": [("Gelu", {"approximate": "tanh"})],
     "silu": [("Sigmoid", {}), ("Mul", {})],
@@ -60,9 +61,7 @@ def to_onnx(estimator: BaseMultilayerPerceptron, path: Path | str | None = None)
     except ModuleNotFoundError as error:
         raise ImportError("to_onnx needs the package onnx: pip install 'mlp-xp[onnx]'") from error
     graph = _Graph()
-    coefs, intercepts = (
-        [np.asarray(to_host(a)) for a in arrays] for arrays in (estimator.coefs_, estimator.intercepts_)
-    )
+    coefs, intercepts = estimator._host_parameters()
     x = "X"
     for i, (weight, bias) in enumerate(zip(coefs, intercepts, strict=True)):
         x = graph.add("Gemm", [x, graph.constant(f"coef_{i}", weight), graph.constant(f"intercept_{i}", bias)])
@@ -74,7 +73,7 @@ def to_onnx(estimator: BaseMultilayerPerceptron, path: Path | str | None = None)
         for operator, attributes in OPERATORS[estimator.out_activation_ if last else estimator.activation]:
             x = graph.add(operator, [x, z] if operator == "Mul" else [x], **attributes)
     number = onnx.helper.np_dtype_to_tensor_dtype(coefs[0].dtype)
-    outputs = _outputs(graph, estimator, x, number)
+    outputs = _outputs(graph, estimator, x, coefs[0].dtype)
     made = onnx.helper.make_graph(
         graph.nodes,
         type(estimator).__name__,
@@ -86,14 +85,15 @@ def to_onnx(estimator: BaseMultilayerPerceptron, path: Path | str | None = None)
     model = onnx.helper.make_model(made, opset_imports=[opset], ir_version=IR_VERSION, producer_name="mlp_xp")
     onnx.checker.check_model(model, full_check=True)
     if path is not None:
-        onnx.save_model(model, str(path))
+        write_atomically(Path(path), model.SerializeToString())
     return model
 
 
-def _outputs(graph: _Graph, estimator: Any, x: str, number: int) -> list[Any]:
+def _outputs(graph: _Graph, estimator: Any, x: str, dtype: np.dtype[Any]) -> list[Any]:
     """Add the nodes that make the outputs of a prediction; return the outputs."""
     from onnx import TensorProto, helper
 
+    number = helper.np_dtype_to_tensor_dtype(dtype)
     if not hasattr(estimator, "classes_"):
         shape = [None, estimator.n_outputs_]
         if estimator.n_outputs_ == 1:
@@ -102,7 +102,7 @@ def _outputs(graph: _Graph, estimator: Any, x: str, number: int) -> list[Any]:
         return [helper.make_tensor_value_info("predictions", number, shape)]
     labels = estimator._labels
     kind, shape = TensorProto.INT64, [None]
-    half = graph.constant("half", np.asarray(0.5, np.asarray(to_host(estimator.coefs_[0])).dtype))
+    half = graph.constant("half", np.asarray(0.5, dtype))
     if labels.is_multilabel:
         graph.add("Cast", [graph.add("Greater", [x, half])], output="label", to=kind)
         shape = [None, len(labels.classes)]

@@ -12,6 +12,7 @@ from mlp_xp.array_types import Array, PyTree
 from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData
 from mlp_xp.inference import EvaluationStep, infer
+from mlp_xp.namespaces import is_foreign
 from mlp_xp.network import Layer, Parameters
 from mlp_xp.objective import Objective
 from mlp_xp.segments import DeviceRows
@@ -74,11 +75,13 @@ class Problem:
         predictions = np.concatenate([values.reshape(-1, values.shape[-1]) for _, values in hosts])[:n]
         return losses, predictions
 
-    def to_device(self, coefs: list[NDArray[Any]], intercepts: list[NDArray[Any]]) -> Parameters:
-        """Return host arrays as the parameters of the network."""
-        round_state = self.arithmetic.round_state
+    def to_device(self, coefs: list[Array], intercepts: list[Array]) -> Parameters:
+        """Return arrays, of the host or on the device already, as the parameters of the network."""
+        xp, arithmetic = self.backend.xp, self.arithmetic
 
-        def move(host: NDArray[Any]) -> Array:
-            return round_state(self.backend.asarray(host, self.dtype))
+        def move(array: Array) -> Array:
+            if is_foreign(array):
+                return arithmetic.round_state(xp.astype(array, arithmetic.dtype, copy=False))
+            return arithmetic.round_state(self.backend.asarray(array, self.dtype))
 
         return tuple(Layer(move(weight), move(bias)) for weight, bias in zip(coefs, intercepts, strict=True))

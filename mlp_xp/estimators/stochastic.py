@@ -148,14 +148,13 @@ def fit_stochastic(
     if not (incremental and hasattr(estimator, "_progress")):
         kind = estimator.learning_rate if estimator.solver == "sgd" else "constant"
         schedule = Schedule(kind, float(estimator.learning_rate_init), estimator.power_t)
-        stalled = estimator._progress.stalled if hasattr(estimator, "_progress") and estimator.loss_curve_ else 0
+        stalled = estimator._progress.stalled if hasattr(estimator, "_progress") else 0
         estimator._progress = Progress(schedule, optimizer.init(parameters, problem.arithmetic), stalled)
         if estimator.dropout:
             estimator._progress.dropout_seed = int(estimator._random_state.randint(2**31))
     progress = estimator._progress
     loop = Loop(step, problem.rows, problem.backend, parameters, progress.optimizer_state)
-    sizes = np.full(-(-len(rows) // batch_size), batch_size)
-    sizes[-1] = len(rows) - (len(sizes) - 1) * batch_size
+    sizes = np.minimum(batch_size, len(rows) - np.arange(0, len(rows), batch_size))
     best = parameters
     estimator.n_iter_ = 0
     try:
@@ -166,25 +165,23 @@ def fit_stochastic(
             losses = loop.losses(loop.run(inputs[0], *_keys(estimator, len(sizes)), *inputs[1:]))
             if not np.isfinite(losses).all():
                 raise ValueError(_diverged(estimator, int(np.argmin(np.isfinite(losses)))))
-            progress.optimizer_state = loop.optimizer_state
             estimator.n_iter_ += 1
             estimator.t_ += len(rows)
             estimator.loss_ = float(losses @ sizes) / len(rows)
             estimator.loss_curve_.append(estimator.loss_)
             estimator._remember(loop.parameters)
-            _say(estimator, f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
+            estimator._say(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
             if validation is None:
                 improved = _take_loss(estimator)
             else:
                 improved, is_best = _validate(estimator, problem, loop.parameters, validation)
                 best = loop.parameters if is_best else best
             progress.stalled = 0 if improved else progress.stalled + 1
+            learning_rate = progress.schedule.current
             progress.schedule.after_epoch(estimator.t_)
-            stops = False
-            if progress.stalled > estimator.n_iter_no_change:
-                stops = _stall(estimator, progress)
-            loop.optimizer_state = problem.with_learning_rate(loop.optimizer_state, progress.schedule.current)
-            progress.optimizer_state = loop.optimizer_state
+            stops = progress.stalled > estimator.n_iter_no_change and _stall(estimator, progress)
+            if progress.schedule.current != learning_rate:
+                loop.optimizer_state = problem.with_learning_rate(loop.optimizer_state, progress.schedule.current)
             if estimator._call_back() or stops:
                 break
         else:
@@ -197,6 +194,7 @@ def fit_stochastic(
                 )
     except KeyboardInterrupt:
         warnings.warn("Training interrupted by user.", stacklevel=4)
+    progress.optimizer_state = loop.optimizer_state
     return loop.parameters if validation is None else best
 
 
@@ -232,7 +230,7 @@ def _validate(
     score = estimator._score_of(predictions, problem.targets[validation], weights) if is_finite else math.nan
     estimator.validation_scores_.append(score)
     estimator.validation_loss_curve_.append(float(np.average(losses, weights=weights)))
-    _say(estimator, f"Validation score: {score:f}")
+    estimator._say(f"Validation score: {score:f}")
     improved = not score < estimator.best_validation_score_ + estimator.tol
     is_best: bool = score > estimator.best_validation_score_
     if is_best:
@@ -247,7 +245,7 @@ def _stall(estimator: BaseMultilayerPerceptron, progress: Progress) -> bool:
         f"{what} did not improve more than tol={estimator.tol:f} for {estimator.n_iter_no_change} consecutive epochs."
     )
     goes_on, consequence = progress.schedule.after_stall()
-    _say(estimator, f"{found} {consequence}")
+    estimator._say(f"{found} {consequence}")
     progress.stalled = 0 if goes_on else progress.stalled
     return not goes_on
 
@@ -258,8 +256,3 @@ def _diverged(estimator: BaseMultilayerPerceptron, step: int) -> str:
         "data may contain large values and need to be preprocessed (for instance by StandardScaler); or "
         f"learning_rate_init={estimator.learning_rate_init:g} is too large."
     )
-
-
-def _say(estimator: BaseMultilayerPerceptron, text: str) -> None:
-    if estimator.verbose:
-        print(text)  # noqa: T201 - scikit-learn's users expect it there
