@@ -109,11 +109,11 @@ def test_dropout_is_the_same_everywhere_and_only_in_training(backend: Backend) -
 
 def test_no_epoch_of_partial_fit_drops_the_same_units(backend: Backend) -> None:
     X_there = backend.asarray(X, "float64")
-    settings = {**FEW, "dropout": 0.5, "shuffle": False, "solver": "sgd", "learning_rate_init": 1e-12}
+    settings = {**FEW, "dropout": 0.5, "shuffle": False, "solver": "sgd", "learning_rate_init": 1e-30}
     classifier = MLPClassifier(**settings)
     for _ in range(3):
         classifier.partial_fit(X_there, Y, classes=[0, 1, 2])
-    assert len({round(loss, 9) for loss in classifier.loss_curve_}) == 3  # the parameters stayed: only masks differ
+    assert len(set(classifier.loss_curve_)) == 3  # the parameters stayed, to the last bit: only masks differ
 
 
 def test_gradients_are_clipped(backend: Backend) -> None:
