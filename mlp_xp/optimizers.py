@@ -120,8 +120,8 @@ class Adam:
     epsilon : float
         Added to the root of the corrected mean square.
     epsilon_hat : bool
-        Whether it is added to the root before that is corrected, as in the form that section 2 of the paper gives for
-        speed, and that scikit-learn has: ε̂ is then ε times the correction.
+        Whether it is added to the root before that is corrected, in the order that section 2 of the paper gives for
+        speed, and that scikit-learn has: the corrections of both means are then the learning rate's.
     """
 
     learning_rate: float = field(compare=False)
@@ -148,16 +148,20 @@ class Adam:
         one = arithmetic.xp.ones_like(state.mean_weight)
         mean_weight = blend(self.beta_1, state.mean_weight, one)
         square_weight = blend(self.beta_2, state.square_weight, one)
-        epsilon: Array | float = self.epsilon
-        if self.epsilon_hat:
-            epsilon = arithmetic.divide(one * self.epsilon, arithmetic.sqrt(square_weight))
 
         def descend(p: Array, m: Array, s: Array) -> Array:
             root = arithmetic.sqrt(arithmetic.divide(s, square_weight))
-            direction = arithmetic.divide(arithmetic.divide(m, mean_weight), root + epsilon)
+            direction = arithmetic.divide(arithmetic.divide(m, mean_weight), root + self.epsilon)
             return p - multiply(state.learning_rate, direction)
 
-        moved = map_parameters(descend, parameters, mean, square)
+        def descend_uncorrected(p: Array, m: Array, s: Array) -> Array:
+            return p - multiply(rate, arithmetic.divide(m, arithmetic.sqrt(s) + self.epsilon))
+
+        if self.epsilon_hat:
+            correction = arithmetic.divide(arithmetic.sqrt(square_weight), mean_weight)
+            rate = multiply(state.learning_rate, correction)
+        rule = descend_uncorrected if self.epsilon_hat else descend
+        moved = map_parameters(rule, parameters, mean, square)
         return moved, AdamState(state.learning_rate, mean, square, mean_weight, square_weight)
 
 
