@@ -11,9 +11,9 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 
-def progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
+def progress(items: Iterable[Item], total: int, label: str, unit: str = "epoch") -> Iterator[Item]:
     """Hand the items on and show how far they are; nothing is shown where standard error is not a terminal."""
-    with tqdm(total=total, desc=label, unit="epoch", disable=None, leave=False) as bar:
+    with tqdm(total=total, desc=label, unit=unit, disable=None, leave=False) as bar:
         for item in items:
             bar.update()
             yield item
