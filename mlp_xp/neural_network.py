@@ -138,10 +138,12 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
     out_activation_ : str
         "softmax", or "logistic" for two classes or several labels a row.
 
-    Notes ----- What differs from scikit-learn's: sparse tables are refused; validation rows are set aside by class for
-    more than two classes too; y and ``sample_weight`` may be of another library than X. What it does not have:
-    ``class_weight`` and the parameters after it, the other activations, ``validation_loss_curve_``, a loss curve of
-    "lbfgs", and X elsewhere.
+    Notes
+    -----
+    What differs from scikit-learn's: sparse tables are refused; validation rows are set aside by class for more than
+    two classes too; probabilities are not limited from below for the loss, which is larger where one is close to 0; y
+    and ``sample_weight`` may be of another library than X. What it does not have: ``class_weight`` and the parameters
+    after it, the other activations, ``validation_loss_curve_``, a loss curve of "lbfgs", and X elsewhere.
 
     Examples
     --------
@@ -204,7 +206,8 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
             raise ValueError("classes must be passed on the first call to partial_fit.")
         if known is None:
             y_host = np.asarray(to_host(y))
-            self._labels = Labels.of(y_host if y_host.ndim == 2 else np.asarray(to_host(classes)))
+            has_several = y_host.ndim == 2 and y_host.shape[1] > 1  # labels of every row
+            self._labels = Labels.of(y_host if has_several else np.asarray(to_host(classes)))
         elif classes is not None and not np.array_equal(to_host(known), np.unique(np.asarray(to_host(classes)))):
             raise ValueError(
                 f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {to_host(known)!r}"

@@ -26,11 +26,12 @@ class Task:
     seeds: int = 20
 
 
-def halves(name: str, features: NDArray[Any], targets: NDArray[Any], **how: int) -> Split:
+def halves(name: str, table: tuple[NDArray[Any], NDArray[Any]], **how: int) -> Split:
     """Return one half of the rows to train on and the other to test on; floats are targets of a regression.
 
     Here as in all functions below, ``random_state=…`` makes other halves; see `Dataset.split`.
     """
+    features, targets = table
     if targets.dtype.kind == "f":
         return Dataset(name, features, targets.reshape(-1, 1), None).split(0.5, **how)
     return Dataset(name, features, targets, int(targets.max()) + 1).split(0.5, **how)
@@ -48,21 +49,21 @@ def breast_cancer(**how: int) -> Split:
     """Return 30 columns with standard deviations from 0.003 to 570; the largest number is 4254."""
     from sklearn.datasets import load_breast_cancer
 
-    return halves("breast_cancer", *load_breast_cancer(return_X_y=True), **how)
+    return halves("breast_cancer", load_breast_cancer(return_X_y=True), **how)
 
 
 def wine(**how: int) -> Split:
     """Return 13 columns with standard deviations from 0.12 to 310."""
     from sklearn.datasets import load_wine
 
-    return halves("wine", *load_wine(return_X_y=True), **how)
+    return halves("wine", load_wine(return_X_y=True), **how)
 
 
 def diabetes(**how: int) -> Split:
     """Return 10 columns and a number to regress on, all standardised."""
     from sklearn.datasets import load_diabetes
 
-    return standardised(standardised(halves("diabetes", *load_diabetes(return_X_y=True), **how), "features"), "targets")
+    return standardised(standardised(halves("diabetes", load_diabetes(return_X_y=True), **how), "features"), "targets")
 
 
 def friedman(decades: int, **how: int) -> Split:
@@ -72,7 +73,7 @@ def friedman(decades: int, **how: int) -> Split:
     features, targets = make_friedman1(2000, n_features=10, noise=1.0, random_state=0)
     # The columns that matter come first; magnitudes in a random order give them some of each.
     magnitudes = 10.0 ** np.random.RandomState(0).permutation(np.linspace(-decades, decades, 10))
-    return standardised(halves(f"friedman1, 1e±{decades}", (features - 0.5) * magnitudes, targets, **how), "targets")
+    return standardised(halves(f"friedman1, 1e±{decades}", ((features - 0.5) * magnitudes, targets), **how), "targets")
 
 
 def classes(**how: int) -> Split:
@@ -80,7 +81,7 @@ def classes(**how: int) -> Split:
     from sklearn.datasets import make_classification
 
     table = make_classification(4000, n_features=50, n_informative=20, n_redundant=10, n_classes=6, random_state=0)
-    return halves("classes", *table, **how)
+    return halves("classes", table, **how)
 
 
 def rare(exponent: int) -> Split:

@@ -96,10 +96,11 @@ def to_state_dict(estimator: BaseMultilayerPerceptron) -> dict[str, Array]:
         If it is not fitted.
     """
     check_is_fitted(estimator)
-    transpose = backend_of(estimator.coefs_[0]).xp.matrix_transpose
+    xp = backend_of(estimator.coefs_[0]).xp
     state = {}
     for i, (weight, bias) in enumerate(zip(estimator.coefs_, estimator.intercepts_, strict=True)):
-        state[f"{2 * i}.weight"] = transpose(weight)
+        flat = xp.reshape(xp.matrix_transpose(weight), (-1,))  # files want the numbers in this order in memory, too
+        state[f"{2 * i}.weight"] = xp.reshape(flat, weight.shape[::-1])
         state[f"{2 * i}.bias"] = bias
     return state
 

@@ -105,7 +105,7 @@ def minimize_lbfgs(
         return float(value), np.concatenate([array.ravel() for array in gradient], dtype=np.float64)
 
     def after_iteration(intermediate_result: OptimizeResult) -> None:
-        if callback(*unpack(intermediate_result.x), float(intermediate_result.fun)):
+        if callback(*unpack(intermediate_result.x.copy()), float(intermediate_result.fun)):
             raise StopIteration
 
     result = minimize(
@@ -123,4 +123,4 @@ def minimize_lbfgs(
             ConvergenceWarning,
             stacklevel=4,
         )
-    return *unpack(result.x), float(result.fun), int(result.nit)
+    return *unpack(result.x.copy()), float(result.fun), int(result.nit)

@@ -183,9 +183,10 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         self._remember(parameters)
         xp = backend.xp
         arrays = [array for layer in parameters for array in layer]
-        if not (np.isfinite(self.loss_) and all(bool(xp.all(xp.isfinite(array))) for array in arrays)):
+        loss = getattr(self, "loss_", 0.0)  # interrupted in its first epoch, a training has none
+        if not (np.isfinite(loss) and all(bool(xp.all(xp.isfinite(array))) for array in arrays)):
             raise ValueError(
-                f"Solver produced non-finite parameter weights or loss ({self.loss_}). The input data may contain "
+                f"Solver produced non-finite parameter weights or loss ({loss}). The input data may contain "
                 "large values and need to be preprocessed."
             )
         return self
@@ -284,7 +285,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             self.t_ += len(problem.targets)
             self.loss_ = loss
             self.loss_curve_.append(loss)
-            self.best_loss_ = min(self.best_loss_ or np.inf, loss)
+            self.best_loss_ = loss if self.best_loss_ is None else min(self.best_loss_, loss)
             self._say(f"Iteration {self.n_iter_}, loss = {loss:.8f}")
             if not self.callbacks:
                 return False

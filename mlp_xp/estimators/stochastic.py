@@ -144,7 +144,9 @@ def fit_stochastic(
     is_uneven = problem.weights is not None or len(rows) % batch_size != 0
     objective = problem.objective if is_uneven else problem.objective_of_batch(batch_size)
     optimizer = estimator._make_optimizer()
-    step = TrainingStep(objective, optimizer, 1.0, problem.arithmetic, estimator.dropout, estimator.max_gradient_norm)
+    limit = estimator.max_gradient_norm  # a number of NumPy's own would change the type of what it is multiplied with
+    limit = None if limit is None else float(limit)
+    step = TrainingStep(objective, optimizer, 1.0, problem.arithmetic, float(estimator.dropout), limit)
     if not (incremental and hasattr(estimator, "_progress")):
         kind = estimator.learning_rate if estimator.solver == "sgd" else "constant"
         schedule = Schedule(kind, float(estimator.learning_rate_init), estimator.power_t)

@@ -133,3 +133,37 @@ def test_gradients_are_clipped(backend: Backend) -> None:
 def test_what_lbfgs_cannot_do_is_refused(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"{name}={value!r} needs solver='sgd' or 'adam'"):
         MLPRegressor(solver="lbfgs", **{name: value}).fit(X, Y)
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+@pytest.mark.parametrize("name", ["dropout", "max_gradient_norm"])
+def test_numbers_of_numpys_own_do_not_change_the_type(backend: Backend, name: str) -> None:
+    place = backend.asarray(X, "float32")
+    settings: dict[str, Any] = {"hidden_layer_sizes": (5,), "max_iter": 3, "random_state": 0}
+    plain, of_numpy = (MLPClassifier(**settings | {name: kind(0.25)}).fit(place, Y) for kind in (float, np.float64))
+    assert of_numpy.coefs_[0].dtype == place.dtype
+    assert of_numpy.loss_curve_ == plain.loss_curve_
+
+
+@pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
+def test_what_a_callback_of_lbfgs_keeps_stays() -> None:
+    kept: list[Any] = []
+    classifier = MLPClassifier(
+        (5,), solver="lbfgs", max_iter=5, random_state=0, callbacks=[lambda e: kept.append(e.coefs_[0])]
+    )
+    classifier.fit(X, Y)
+    assert len(kept) == 5
+    assert all((one != other).any() for one, other in pairwise(kept))
+
+
+@pytest.mark.filterwarnings("ignore:A column-vector y")
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_partial_fit_knows_classes_that_are_yet_to_come(shape: tuple[int, ...]) -> None:
+    classifier = MLPClassifier((5,), random_state=0)
+    for rows in (slice(0, 100), slice(100, 150)):
+        classifier.partial_fit(X[rows], Y[rows], classes=[0, 1, 2])
+    of_columns = MLPClassifier((5,), random_state=0)
+    for rows in (slice(0, 100), slice(100, 150)):
+        of_columns.partial_fit(X[rows], Y[rows].reshape(shape), classes=[0, 1, 2])
+    np.testing.assert_array_equal(of_columns.classes_, [0, 1, 2])
+    assert of_columns.loss_curve_ == classifier.loss_curve_

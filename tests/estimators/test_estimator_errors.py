@@ -180,3 +180,18 @@ def test_ctrl_c_keeps_what_was_learnt() -> None:
         classifier.fit(X, Y)
     assert classifier.n_iter_ == len(classifier.loss_curve_) == 2
     assert classifier.predict(X).shape == (150,)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_ctrl_c_in_the_first_epoch_leaves_the_initial_weights(
+    monkeypatch: pytest.MonkeyPatch, early_stopping: bool
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlp_xp.loop.Loop.run", interrupt)
+    classifier = MLPClassifier((4,), max_iter=9, random_state=0, early_stopping=early_stopping)
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        classifier.fit(X, Y)
+    assert classifier.n_iter_ == len(classifier.loss_curve_) == 0
+    assert classifier.predict(X).shape == (150,)

@@ -109,6 +109,12 @@ def test_a_state_dict_is_that_of_pytorchs_modules(backend: Backend) -> None:
     np.testing.assert_allclose(other.predict_proba(torch.asarray(X, dtype=torch.float32)), theirs_say, atol=1e-6)
 
 
+def test_a_state_dict_lies_in_memory_as_files_are_written() -> None:
+    classifier = MLPClassifier(**FEW).fit(X, Y)
+    assert all(array.flags.c_contiguous for array in classifier.state_dict().values())
+    np.testing.assert_array_equal(classifier.state_dict()["2.weight"], classifier.coefs_[1].T)
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
