@@ -92,7 +92,7 @@ def rare(exponent: int) -> Split:
         2000, n_features=20, n_informative=10, n_redundant=0, n_classes=4, class_sep=1.5, random_state=0
     )
     huge = np.where(np.random.RandomState(0).random_sample(2000) < 0.01, 2.0**exponent, 0.0)
-    return halves(f"rare 2^{exponent}", np.column_stack([features, huge]), labels)
+    return halves(f"rare 2^{exponent}", (np.column_stack([features, huge]), labels))
 
 
 ADAM = Settings(hidden_layer_sizes=(32,), optimizer="adam", learning_rate=0.001, batch_size=16)
