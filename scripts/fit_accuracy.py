@@ -39,14 +39,15 @@ from mlp_xp.datasets import Dataset, Split, load
 from mlp_xp.errors import BackendUnavailable
 from mlp_xp.files import make_folder, write_atomically
 
-DATA: dict[str, Callable[..., Split]] = {
-    "digits": lambda **how: load("digits").split(**how),
-    "breast_cancer": lambda **how: accuracy_tasks.standardised(accuracy_tasks.breast_cancer(**how), "features"),
-    "wine": lambda **how: accuracy_tasks.standardised(accuracy_tasks.wine(**how), "features"),
+DATA: dict[str, Callable[[int], Split]] = {
+    "digits": lambda seed: load("digits").split(random_state=seed),
+    "breast_cancer": lambda seed: accuracy_tasks.standardised(accuracy_tasks.breast_cancer(seed), "features"),
+    "wine": lambda seed: accuracy_tasks.standardised(accuracy_tasks.wine(seed), "features"),
     "classes": accuracy_tasks.classes,
     "diabetes": accuracy_tasks.diabetes,
     "friedman1": partial(accuracy_tasks.friedman, 0),
 }
+"""Name -> what splits the rows by a seed."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def measure(name: str, settings: dict[str, Any], n_seeds: int, backends: Sequenc
 
     def fits() -> Iterator[None]:
         for seed in range(n_seeds):
-            data, seeded = DATA[name](random_state=seed), {**settings, "random_state": seed}
+            data, seeded = DATA[name](seed), {**settings, "random_state": seed}
             theirs.append(score(sklearn.neural_network, data, lambda X: X, **seeded))
             yield
             for backend in backends:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.optimize import OptimizeResult, minimize
 from scipy.special import xlogy
 from sklearn.datasets import load_digits, load_iris
 from sklearn.preprocessing import scale
 from sklearn.utils import shuffle
 
-import mlp_xp.estimators.lbfgs
 from checks import assert_array
 from documentation import documents
 from mlp_xp.array_types import Array
@@ -99,7 +99,7 @@ def test_sgd_descends_along_the_gradient_with_momentum(backend: Backend, is_nest
 def test_adam_is_kingmas_and_bas(backend: Backend) -> None:
     place = backend.asarray(X, "float64")
     beta_1, beta_2, epsilon, rate = 0.6, 0.9, 0.1, 0.2
-    settings = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon, "learning_rate_init": rate}
+    settings: dict[str, Any] = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon, "learning_rate_init": rate}
     classifier = MLPClassifier(**FULL_BATCH, **settings, max_iter=3).fit(place, Y)
     gradient, expected = Gradient(place, backend), drawn(4, 5, 3)[0]
     first, second = ([np.zeros_like(array) for array in expected] for _ in range(2))
@@ -117,7 +117,7 @@ def test_adam_is_kingmas_and_bas(backend: Backend) -> None:
 @documents(solver="- 'lbfgs'", MLPRegressor="This model optimizes")
 def test_lbfgs_finds_the_least_squares_in_few_iterations(backend: Backend) -> None:
     place, y = backend.asarray(X, "float64"), X[:, 0] * X[:, 1]
-    settings = {"hidden_layer_sizes": (), "alpha": 0.0, "random_state": 0, "tol": 1e-9}
+    settings: dict[str, Any] = {"hidden_layer_sizes": (), "alpha": 0.0, "random_state": 0, "tol": 1e-9}
     regressor = MLPRegressor(**settings, solver="lbfgs").fit(place, y)
     table = np.hstack([X, np.ones((150, 1))])
     predicted = table @ np.linalg.lstsq(table, y, rcond=None)[0]
@@ -302,12 +302,12 @@ def test_lbfgs_ends_by_its_gradient_or_by_iterations_or_by_calls(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, results = backend.asarray(X, "float64"), []
-    minimize = mlp_xp.estimators.lbfgs.minimize
-    monkeypatch.setattr(
-        mlp_xp.estimators.lbfgs,
-        "minimize",
-        lambda *args, **more: results.append(minimize(*args, **more)) or results[-1],
-    )
+
+    def note(*args: Any, **more: Any) -> OptimizeResult:
+        results.append(minimize(*args, **more))
+        return results[-1]
+
+    monkeypatch.setattr("mlp_xp.estimators.lbfgs.minimize", note)
     cases: list[dict[str, Any]] = [{}, {"max_iter": 7}, {"max_fun": 7}]
     for case in cases:
         fitted = MLPClassifier(**{**NET, "solver": "lbfgs", "max_iter": 500, "tol": 1e-3, **case}).fit(place, Y)

@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_iris
 from sklearn.metrics import r2_score
+from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import scale
 
-import mlp_xp.estimators.stochastic
 from documentation import documents
 from mlp_xp.backend import Backend
 from mlp_xp.neural_network import MLPClassifier, MLPRegressor
@@ -74,14 +74,14 @@ def test_training_does_not_end_so_while_an_adaptive_rate_can_fall(backend: Backe
 def test_the_validation_rows_are_a_stratified_part_but_of_several_labels(
     kind: Any, y: NDArray[Any], is_stratified: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    split, parts, asked = mlp_xp.estimators.stochastic.train_test_split, [], []
+    parts, asked = [], []
 
-    def spy(rows: NDArray[Any], **how: Any) -> Any:
-        parts.append(split(rows, **how))
+    def note(rows: NDArray[Any], **how: Any) -> Any:
+        parts.append(train_test_split(rows, **how))
         asked.append(how["stratify"] is not None)
         return parts[-1]
 
-    monkeypatch.setattr(mlp_xp.estimators.stochastic, "train_test_split", spy)
+    monkeypatch.setattr("mlp_xp.estimators.stochastic.train_test_split", note)
     for seed in (0, 0, 1):
         kind(**{**FEW, "random_state": seed}, early_stopping=True, validation_fraction=0.3).fit(X, y)
     assert asked == [is_stratified] * 3
@@ -103,15 +103,16 @@ def test_the_validation_scores_of_a_regressor_are_r2_of_the_held_out_rows(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, seen, rows = backend.asarray(X, "float64"), [], []
-    split = mlp_xp.estimators.stochastic.train_test_split
-    monkeypatch.setattr(
-        mlp_xp.estimators.stochastic,
-        "train_test_split",
-        lambda *args, **more: rows.extend(parts := split(*args, **more)) or parts,
-    )
+
+    def hold_out(everything: NDArray[Any], **how: Any) -> Any:
+        parts = train_test_split(everything, **how)
+        rows.extend(parts[1])
+        return parts
+
+    monkeypatch.setattr("mlp_xp.estimators.stochastic.train_test_split", hold_out)
     note = [lambda estimator: seen.append(backend.to_host(estimator.predict(place)))]
     regressor = MLPRegressor(**FEW, early_stopping=True, callbacks=note).fit(place, Y)
-    expected = [r2_score(Y[rows[1]], predicted[rows[1]]) for predicted in seen]
+    expected = [r2_score(Y[rows], predicted[rows]) for predicted in seen]
     assert regressor.validation_scores_ == pytest.approx(expected, rel=2.0**10 * np.finfo(np.float64).eps)
     assert len(regressor.validation_scores_) == regressor.n_iter_
     assert regressor.best_validation_score_ == max(regressor.validation_scores_)
