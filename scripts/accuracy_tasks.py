@@ -26,15 +26,15 @@ class Task:
     seeds: int = 20
 
 
-def halves(name: str, table: tuple[NDArray[Any], NDArray[Any]], **how: int) -> Split:
-    """Return one half of the rows to train on and the other to test on; floats are targets of a regression.
+SPLIT = 2020
+"""The random state of all splits, unless another is asked for; `Dataset.split` has the same."""
 
-    Here as in all functions below, ``random_state=…`` makes other halves; see `Dataset.split`.
-    """
-    features, targets = table
+
+def halves(name: str, features: NDArray[Any], targets: NDArray[Any], *, random_state: int) -> Split:
+    """Return one half of the rows to train on and the other to test on; floats are targets of a regression."""
     if targets.dtype.kind == "f":
-        return Dataset(name, features, targets.reshape(-1, 1), None).split(0.5, **how)
-    return Dataset(name, features, targets, int(targets.max()) + 1).split(0.5, **how)
+        return Dataset(name, features, targets.reshape(-1, 1), None).split(0.5, random_state)
+    return Dataset(name, features, targets, int(targets.max()) + 1).split(0.5, random_state)
 
 
 def standardised(split: Split, noun: Literal["features", "targets"]) -> Split:
@@ -45,43 +45,48 @@ def standardised(split: Split, noun: Literal["features", "targets"]) -> Split:
     return Split(train, test)
 
 
-def breast_cancer(**how: int) -> Split:
+def breast_cancer(random_state: int = SPLIT) -> Split:
     """Return 30 columns with standard deviations from 0.003 to 570; the largest number is 4254."""
     from sklearn.datasets import load_breast_cancer
 
-    return halves("breast_cancer", load_breast_cancer(return_X_y=True), **how)
+    return halves("breast_cancer", *load_breast_cancer(return_X_y=True), random_state=random_state)
 
 
-def wine(**how: int) -> Split:
+def wine(random_state: int = SPLIT) -> Split:
     """Return 13 columns with standard deviations from 0.12 to 310."""
     from sklearn.datasets import load_wine
 
-    return halves("wine", load_wine(return_X_y=True), **how)
+    return halves("wine", *load_wine(return_X_y=True), random_state=random_state)
 
 
-def diabetes(**how: int) -> Split:
+def diabetes(random_state: int = SPLIT) -> Split:
     """Return 10 columns and a number to regress on, all standardised."""
     from sklearn.datasets import load_diabetes
 
-    return standardised(standardised(halves("diabetes", load_diabetes(return_X_y=True), **how), "features"), "targets")
+    return standardised(
+        standardised(halves("diabetes", *load_diabetes(return_X_y=True), random_state=random_state), "features"),
+        "targets",
+    )
 
 
-def friedman(decades: int, **how: int) -> Split:
+def friedman(decades: int, random_state: int = SPLIT) -> Split:
     """Return ten columns, of which five matter, with magnitudes from 10**-decades to 10**decades."""
     from sklearn.datasets import make_friedman1
 
     features, targets = make_friedman1(2000, n_features=10, noise=1.0, random_state=0)
     # The columns that matter come first; magnitudes in a random order give them some of each.
     magnitudes = 10.0 ** np.random.RandomState(0).permutation(np.linspace(-decades, decades, 10))
-    return standardised(halves(f"friedman1, 1e±{decades}", ((features - 0.5) * magnitudes, targets), **how), "targets")
+    return standardised(
+        halves(f"friedman1, 1e±{decades}", (features - 0.5) * magnitudes, targets, random_state=random_state), "targets"
+    )
 
 
-def classes(**how: int) -> Split:
+def classes(random_state: int = SPLIT) -> Split:
     """Return 50 columns, 20 of them informative, and six classes."""
     from sklearn.datasets import make_classification
 
     table = make_classification(4000, n_features=50, n_informative=20, n_redundant=10, n_classes=6, random_state=0)
-    return halves("classes", table, **how)
+    return halves("classes", *table, random_state=random_state)
 
 
 def rare(exponent: int) -> Split:
@@ -92,7 +97,7 @@ def rare(exponent: int) -> Split:
         2000, n_features=20, n_informative=10, n_redundant=0, n_classes=4, class_sep=1.5, random_state=0
     )
     huge = np.where(np.random.RandomState(0).random_sample(2000) < 0.01, 2.0**exponent, 0.0)
-    return halves(f"rare 2^{exponent}", (np.column_stack([features, huge]), labels))
+    return halves(f"rare 2^{exponent}", np.column_stack([features, huge]), labels, random_state=SPLIT)
 
 
 ADAM = Settings(hidden_layer_sizes=(32,), optimizer="adam", learning_rate=0.001, batch_size=16)

@@ -279,13 +279,17 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         answers = [callback(self) for callback in self.callbacks or ()]
         return any(answers)
 
+    def _take_loss(self, loss: float) -> None:
+        self.loss_ = loss
+        if self.best_loss_ is None or loss < self.best_loss_:
+            self.best_loss_ = loss
+
     def _fit_lbfgs(self, problem: Problem) -> Parameters:
         def after_iteration(coefs: list[NDArray[Any]], intercepts: list[NDArray[Any]], loss: float) -> bool:
             self.n_iter_ += 1
             self.t_ += len(problem.targets)
-            self.loss_ = loss
             self.loss_curve_.append(loss)
-            self.best_loss_ = loss if self.best_loss_ is None else min(self.best_loss_, loss)
+            self._take_loss(loss)
             self._say(f"Iteration {self.n_iter_}, loss = {loss:.8f}")
             if not self.callbacks:
                 return False
@@ -293,7 +297,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             return self._call_back()
 
         self.n_iter_ = 0
-        coefs, intercepts, self.loss_, self.n_iter_ = minimize_lbfgs(
+        coefs, intercepts, loss, self.n_iter_ = minimize_lbfgs(
             problem,
             *self._host_parameters(),
             max_iter=self.max_iter,
@@ -301,6 +305,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             tol=self.tol,
             callback=after_iteration,
         )
+        self._take_loss(loss)  # known even where no iteration was needed
         return problem.to_device(coefs, intercepts)
 
     def _forward(self, X: Any, method: str) -> tuple[Array, Backend]:

@@ -11,6 +11,7 @@ from sklearn.datasets import load_iris, make_classification
 from sklearn.model_selection import train_test_split
 from sklearn.utils.class_weight import compute_sample_weight
 
+from documentation import documents
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.backend import Backend
 from mlp_xp.neural_network import MLPClassifier, MLPRegressor
@@ -46,6 +47,10 @@ def test_balanced_classes_find_the_rare_one() -> None:
     assert found[0] < 0.5 < found[1]
 
 
+@documents(
+    validation_scores_=("The score at each iteration", "The score reported is the accuracy"),
+    early_stopping="The split is stratified",
+)
 def test_the_validation_loss_is_that_of_the_validation_rows(backend: Backend) -> None:
     seen: list[Any] = []
     X_there = backend.asarray(X, "float64")

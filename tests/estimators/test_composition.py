@@ -20,6 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
+from documentation import documents
 from mlp_xp.backend import Backend
 from mlp_xp.neural_network import MLPClassifier, MLPRegressor
 
@@ -86,6 +87,7 @@ def test_in_a_pipeline_with_a_scaler() -> None:
     assert make_pipeline(StandardScaler(), MLPClassifier(**FEW)).fit(X, Y).score(X, Y) > 0.9
 
 
+@documents(feature_names_in_="Names of")
 def test_data_frames_keep_their_names() -> None:
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     frame = pandas.DataFrame(X, columns=["a", "b", "c", "d"])
@@ -95,6 +97,18 @@ def test_data_frames_keep_their_names() -> None:
         classifier.predict(frame[["b", "a", "c", "d"]])
     pipeline = make_pipeline(StandardScaler().set_output(transform="pandas"), MLPClassifier(**FEW)).fit(frame, Y)
     assert pipeline[-1].feature_names_in_.tolist() == ["a", "b", "c", "d"]
+
+
+@documents(feature_names_in_="Defined only when")
+def test_only_frames_whose_names_are_all_strings_have_names(backend: Backend) -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    for table in (backend.asarray(X, "float32"), pandas.DataFrame(X), pandas.DataFrame(X).to_numpy()):
+        classifier = MLPClassifier(**FEW).fit(table, Y)
+        assert not hasattr(classifier, "feature_names_in_")
+        assert classifier.n_features_in_ == 4
+    mixed = pandas.DataFrame(X, columns=["a", "b", 3, 4])
+    with pytest.raises(TypeError, match="Feature names are only supported if all input features have string names"):
+        MLPClassifier(**FEW).fit(mixed, Y)
 
 
 def test_polars_frames_keep_their_names() -> None:

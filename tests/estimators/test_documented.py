@@ -10,6 +10,7 @@ import pytest
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import ConvergenceWarning
 
+from documentation import documents
 from mlp_xp.backend import Backend
 from mlp_xp.neural_network import MLPClassifier, MLPRegressor
 
@@ -24,6 +25,12 @@ def _few_iterations_do_not_converge() -> Any:
         yield
 
 
+@documents(
+    hidden_layer_sizes="The ith element",
+    coefs_="The ith element",
+    intercepts_="The ith element",
+    n_layers_="Number of layers",
+)
 def test_hidden_layer_sizes_is_the_number_of_units_of_each_hidden_layer(backend: Backend) -> None:
     classifier = MLPClassifier(**{**FEW, "hidden_layer_sizes": [7, 3]}).fit(backend.asarray(X, "float32"), Y)
     assert [array.shape for array in classifier.coefs_] == [(4, 7), (7, 3), (3, 3)]
@@ -32,6 +39,7 @@ def test_hidden_layer_sizes_is_the_number_of_units_of_each_hidden_layer(backend:
     assert len(MLPClassifier(**{**FEW, "hidden_layer_sizes": 6}).fit(X, Y).intercepts_[0]) == 6
 
 
+@documents(activation=("Activation function", "- 'identity'", "- 'logistic'", "- 'tanh'", "- 'relu'"))
 @pytest.mark.parametrize(
     ("activation", "function"),
     [
@@ -48,6 +56,7 @@ def test_activation_is_that_function(backend: Backend, activation: str, function
     np.testing.assert_allclose(backend.to_host(regressor.predict(backend.asarray(X, "float64"))), expected, rtol=1e-10)
 
 
+@documents(alpha=("Strength of", "The L2 regularization term is divided"))
 def test_alpha_times_half_the_squared_weights_over_the_rows_is_in_the_loss(backend: Backend) -> None:
     place = backend.asarray(X, "float64")
     one_step = {**FEW, "max_iter": 1, "batch_size": 150, "shuffle": False}
@@ -57,6 +66,7 @@ def test_alpha_times_half_the_squared_weights_over_the_rows_is_in_the_loss(backe
     assert penalised.loss_ - plain.loss_ == pytest.approx(0.5 * 3.0 * squares / 150, rel=1e-9)
 
 
+@documents(batch_size='When set to "auto"')
 @pytest.mark.parametrize(("n", "expected"), [(150, 150), (450, 200)])
 def test_batch_size_auto_is_at_most_200(n: int, expected: int) -> None:
     table, y = np.tile(X, (3, 1))[:n], np.tile(Y, 3)[:n]
@@ -64,6 +74,7 @@ def test_batch_size_auto_is_at_most_200(n: int, expected: int) -> None:
     assert curves[0] == curves[1]
 
 
+@documents(max_iter="Maximum number", max_fun="Maximum number")
 def test_lbfgs_uses_no_batches_and_max_iter_and_max_fun_bound_it(backend: Backend) -> None:
     place = backend.asarray(X, "float64")
     settings = {**FEW, "solver": "lbfgs"}
@@ -106,6 +117,7 @@ def test_an_adaptive_rate_that_became_too_small_ends_the_training(capsys: pytest
     assert printed.rstrip().endswith("Learning rate too small. Stopping.")
 
 
+@documents(verbose="Whether to print")
 def test_verbose_prints_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     classifier = MLPClassifier(**FEW, early_stopping=True).fit(X, Y)
     assert capsys.readouterr().out == ""
@@ -116,6 +128,7 @@ def test_verbose_prints_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> 
     assert len(printed) == 8
 
 
+@documents(random_state="Pass an int")
 def test_random_state_makes_calls_repeatable(backend: Backend) -> None:
     place = backend.asarray(X, "float32")
     curves = [MLPClassifier(**{**FEW, "random_state": seed}).fit(place, Y).loss_curve_ for seed in (0, 0, 1)]
@@ -125,6 +138,7 @@ def test_random_state_makes_calls_repeatable(backend: Backend) -> None:
     assert curves[0] == one != other
 
 
+@documents(warm_start="When set to True")
 def test_warm_start_goes_on_where_the_last_fit_ended(backend: Backend) -> None:
     place = backend.asarray(X, "float64")
     classifier = MLPClassifier(**{**FEW, "warm_start": True, "learning_rate_init": 0.01})
@@ -140,6 +154,7 @@ def clone_without_warm_start(classifier: MLPClassifier) -> MLPClassifier:
     return MLPClassifier(**{**classifier.get_params(), "warm_start": False})
 
 
+@documents(momentum="Should be between", nesterovs_momentum="Only used")
 def test_momentum_is_between_0_and_1_and_nesterovs_only_with_momentum(backend: Backend) -> None:
     place = backend.asarray(X, "float64")
     settings = {**FEW, "solver": "sgd", "learning_rate_init": 0.01}
@@ -151,6 +166,12 @@ def test_momentum_is_between_0_and_1_and_nesterovs_only_with_momentum(backend: B
     assert len({tuple(curve) for curve in curves}) == 4
 
 
+@documents(
+    validation_fraction="The proportion",
+    best_loss_="If `early_stopping=True`",
+    validation_scores_="Only available",
+    best_validation_score_="Only available",
+)
 def test_early_stopping_sets_attributes_and_no_early_stopping_has_none() -> None:
     plain, early = MLPClassifier(**FEW).fit(X, Y), MLPClassifier(**FEW, early_stopping=True).fit(X, Y)
     assert plain.validation_scores_ is None
@@ -162,6 +183,7 @@ def test_early_stopping_sets_attributes_and_no_early_stopping_has_none() -> None
     assert MLPClassifier(**FEW, early_stopping=True, validation_fraction=0.4).fit(X, Y).t_ == 4 * 90
 
 
+@documents(n_outputs_="Number of outputs", out_activation_="Name of")
 def test_out_activation_fits_the_targets() -> None:
     table = np.stack([Y == 0, Y > 0, Y > 1], axis=1).astype(int)
     for y, n_outputs, expected in ((Y, 3, "softmax"), (Y == 1, 1, "logistic"), (table, 3, "logistic")):
@@ -200,6 +222,7 @@ def test_score_is_accuracy_or_r2(backend: Backend) -> None:
     )
 
 
+@documents(partial_fit=("Update the model", "Note that y"))
 def test_partial_fit_is_one_epoch_and_may_lack_classes(backend: Backend) -> None:
     place = backend.asarray(X, "float64")
     classifier = MLPClassifier(**FEW)
@@ -210,6 +233,11 @@ def test_partial_fit_is_one_epoch_and_may_lack_classes(backend: Backend) -> None
     assert regressor.loss_curve_[1] < regressor.loss_curve_[0]
 
 
+@documents(
+    t_=("The number of training samples", "Mathematically equals"),
+    n_iter_="The number of iterations",
+    loss_curve_=("The ith element", "Loss value evaluated"),
+)
 def test_t_is_iterations_times_rows() -> None:
     for solver in ("sgd", "adam", "lbfgs"):
         classifier = MLPClassifier(**FEW, solver=solver).fit(X, Y)

@@ -12,6 +12,7 @@ from sklearn.datasets import load_iris
 from sklearn.exceptions import DataConversionWarning, NotFittedError
 
 import mlp_xp.neural_network as ours
+from documentation import documents
 from mlp_xp.backend import Backend
 from mlp_xp.neural_network import MLPClassifier, MLPRegressor
 
@@ -86,6 +87,12 @@ def test_weights_that_are_none(backend: Backend, weights: Any) -> None:
         MLPRegressor(**FEW).fit(backend.asarray(X, "float32"), X[:, 0], sample_weight=weights)
 
 
+@documents(
+    momentum="Should be between",
+    validation_fraction="Must be between",
+    beta_1="Exponential decay rate",
+    beta_2="Exponential decay rate",
+)
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -100,8 +107,13 @@ def test_weights_that_are_none(backend: Backend, weights: Any) -> None:
         ("shuffle", "yes"),
         ("tol", -1.0),
         ("momentum", 1.5),
+        ("momentum", -0.1),
         ("validation_fraction", 1.0),
+        ("validation_fraction", -0.1),
         ("beta_1", 1.0),
+        ("beta_1", -0.1),
+        ("beta_2", 1.0),
+        ("beta_2", -0.1),
         ("epsilon", 0.0),
         ("n_iter_no_change", 0),
         ("max_fun", 0),
