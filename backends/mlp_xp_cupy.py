@@ -17,7 +17,8 @@ try:
 except ModuleNotFoundError as error:
     raise BackendUnavailable(f"backend 'cupy': CuPy is not installed; {REMEDY}") from error
 
-import array_api_compat.cupy as xp
+import mlp_xp_cupy_namespace as xp
+from mlp_xp_cupy_graph import CAPTURING, Replays
 
 
 class CuPyBackend(Backend):
@@ -35,6 +36,7 @@ class CuPyBackend(Backend):
         self.xp = xp
         self.device = cupy.cuda.Device(int(choose_device(self.name, device, available).removeprefix("cuda:")))
         self.device.use()  # for whatever else is done with xp: CuPy computes on the thread's current device
+        self._replays = Replays(cupy)
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -66,10 +68,11 @@ class CuPyBackend(Backend):
         }
 
     def synchronize(self) -> None:
-        self.device.synchronize()
+        with CAPTURING:
+            self.device.synchronize()
 
     def scan(
         self, step: Step, carry: PyTree, xs: tuple[Array, ...], constants: PyTree = ()
     ) -> tuple[PyTree, tuple[Array, ...]]:
         with self.device:
-            return super().scan(step, carry, xs, constants)
+            return self._replays.scan(super().scan, step, carry, xs, constants)

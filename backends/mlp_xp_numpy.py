@@ -12,9 +12,9 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 import mlp_xp_numpy_namespace as xp
-from mlp_xp.array_types import Array, PyTree
+from mlp_xp.array_types import Array, PyTree, leaves, rebuild, signature
 from mlp_xp.backend import Backend, Step, choose_device
-from mlp_xp_numpy_program import Program, leaves, rebuild, signature
+from mlp_xp_numpy_program import Program
 
 FEWEST_STEPS = 16
 """Of a loop that is worth tracing at first sight: that takes as long as two to four steps."""

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mlp_xp.array_types import Array, PyTree
+from mlp_xp.array_types import Array, PyTree, leaves, rebuild
 from mlp_xp.backend import Step
 from mlp_xp_numpy_tape import FILLINGS, Operation, Tape, Traced, UntraceableError, Value, cast
 
@@ -107,28 +107,6 @@ class Program:
                 for call in self._hand_on:
                     call()
         return rebuild(carry, (mine.copy() for mine in self._carry)), ys
-
-
-def leaves(tree: PyTree) -> list[Any]:
-    """Return the arrays of nested (named) tuples, in order; None has none."""
-    if isinstance(tree, tuple):
-        return [leaf for branch in tree for leaf in leaves(branch)]
-    return [] if tree is None else [tree]
-
-
-def signature(tree: PyTree, *further: str) -> Any:
-    """Return what trees have in common for which one program serves: structure, shapes, types and other attributes."""
-    if isinstance(tree, tuple):
-        return (type(tree), *(signature(branch, *further) for branch in tree))
-    return None if tree is None else tuple(getattr(tree, name) for name in ("shape", "dtype", *further))
-
-
-def rebuild(tree: PyTree, arrays: Iterator[Any]) -> PyTree:
-    """Return a tree of the same structure with other arrays."""
-    if isinstance(tree, tuple):
-        branches = [rebuild(branch, arrays) for branch in tree]
-        return type(tree)(*branches) if hasattr(tree, "_fields") else tuple(branches)
-    return None if tree is None else next(arrays)
 
 
 class _Plan:

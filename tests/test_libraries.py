@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -96,6 +97,7 @@ def test_cupy_computes_and_copies_on_its_own_device(monkeypatch: pytest.MonkeyPa
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     backend: Any = object.__new__(load_backend("cupy"))
     backend.xp, backend.device, calls = np, RecordingDevice(), []
+    backend._replays = importlib.import_module("mlp_xp_cupy_graph").Replays(cupy)
 
     def observed(value: Any, *_: Any, **__: Any) -> Any:
         calls.append(backend.device.current)
