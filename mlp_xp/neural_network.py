@@ -138,10 +138,12 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
     out_activation_ : str
         "softmax", or "logistic" for two classes or several labels a row.
 
-    Notes ----- What differs from scikit-learn's: sparse tables are refused; validation rows are set aside by class for
-    more than two classes too; y and ``sample_weight`` may be of another library than X. What it does not have:
-    ``class_weight`` and the parameters after it, the other activations, ``validation_loss_curve_``, a loss curve of
-    "lbfgs", and X elsewhere.
+    Notes
+    -----
+    What differs from scikit-learn's: sparse tables are refused; validation rows are set aside by class, as scikit-learn
+    documents it, for more than two classes too; y and ``sample_weight`` may be of another library than X. What it does
+    not have: ``class_weight`` and the parameters after it, the other activations, ``validation_loss_curve_``,
+    ``loss_curve_`` and ``best_loss_`` of "lbfgs", and X elsewhere.
 
     Examples
     --------
