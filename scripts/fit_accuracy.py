@@ -1,9 +1,9 @@
 """Whether the estimators learn as well as scikit-learn's: the same data and settings, the mean score over seeds.
 
-A seed decides which half of the rows is trained on, and it is the estimator's ``random_state``. Scikit-learn's learns
-in float64; this project's in every arithmetic on every backend, with X on its device. The score is that of the other
-half: accuracy, or for a regression, of one output, R². The means must lie within one standard error (the standard
-deviation of scikit-learn's scores / the square root of the number of seeds): otherwise the exit status is 1.
+A seed decides which rows are trained on, and it is the estimator's ``random_state``. Scikit-learn's learns in float64;
+this project's in every arithmetic on every backend, with X on its device. The score is that of the other rows, accuracy
+or, for a regression, of one output, R². The means must lie within one standard error (the standard deviation of
+scikit-learn's scores / the square root of the number of seeds): otherwise the exit status is 1.
 
     python scripts/fit_accuracy.py                                         # all; some 10 minutes
     python scripts/fit_accuracy.py --data wine,diabetes --seeds 3 --backends numpy --json fit-accuracy.json
