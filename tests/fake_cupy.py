@@ -41,8 +41,10 @@ class Memory:
     freed: ClassVar[dict[int, list[Any]]] = {}
 
     def __init__(self, size: int) -> None:
-        freed = self.freed.get(size)
-        self._bytes = freed.pop() if freed else np.empty(size, np.uint8)
+        try:
+            self._bytes = self.freed[size].pop()
+        except (KeyError, IndexError):
+            self._bytes = np.empty(size, np.uint8)
         self._bytes[...] = SPOILT
         self.ptr = self._bytes.ctypes.data
 
@@ -81,12 +83,16 @@ class MemoryPool:
 
     def __init__(self, allocator: Callable[[int], MemoryPointer] = lambda size: MemoryPointer(Memory(size), 0)) -> None:
         self._allocator = allocator
+        self._blocks: list[Any] = []  # all of them, so that what ends in a cycle of references is freed once
         self.free: dict[int, list[Any]] = {}
 
     def malloc(self, size: int) -> MemoryPointer:
         size = -(-size // 512) * 512
-        free = self.free.get(size)
-        return MemoryPointer(PooledMemory(free.pop() if free else self._allocator(size).mem, size, self), 0)
+        try:
+            block = self.free[size].pop()
+        except (KeyError, IndexError):  # of several threads, one may be quicker
+            self._blocks.append(block := self._allocator(size).mem)
+        return MemoryPointer(PooledMemory(block, size, self), 0)
 
 
 class Event:
