@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -26,7 +25,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mlp_xp.array_types import Array, PyTree, leaves, rebuild, signature
-from mlp_xp.backend import Step
+from mlp_xp.backend import Programs, Step
 
 Loop: TypeAlias = Callable[[Step, PyTree, tuple[Array, ...], PyTree], tuple[PyTree, tuple[Array, ...]]]
 
@@ -162,10 +161,8 @@ class Replays:
 
     def __init__(self, cupy: Any) -> None:
         self._cupy = cupy
-        self._programs: dict[Any, Program] = {}
-        self._seen: deque[int] = deque(maxlen=2 * MOST_PROGRAMS)
+        self._programs: Programs[Program] = Programs(FEWEST_STEPS, MOST_PROGRAMS)
         self._refused: set[int] = set()
-        self._lock = threading.Lock()
 
     def scan(
         self, loop: Loop, step: Step, carry: PyTree, xs: tuple[Array, ...], constants: PyTree
@@ -181,12 +178,12 @@ class Replays:
                 # Graphs read constants where those were. Whoever gives some has them there, so if an address is the
                 # same, what lies there is what is to be read, even if it is another array than before.
                 key = *kind, tuple(leaf.data.ptr for leaf in leaves(constants))
-                with self._lock:  # taken out while it runs: another thread must not write to its memory
-                    program = self._programs.pop(key, None)
-                program = program or self._capture(key, loop, step, carry, xs, constants)
+                program = self._programs.take(key)
+                if program is None and self._programs.are_worth(key, xs[0].shape[0]):
+                    program = self._capture(loop, step, carry, xs, constants)
                 if program is not None:
                     results = program.run(carry, xs)
-                    self._keep(key, program)
+                    self._programs.keep(key, program)
                     return results
         except Exception as error:
             if shapes is not None:
@@ -194,14 +191,8 @@ class Replays:
             _log.debug("%r is run by the loop: %s", step, error)
         return loop(step, carry, xs, constants)
 
-    def _capture(
-        self, key: Any, loop: Loop, step: Step, carry: PyTree, xs: tuple[Array, ...], constants: PyTree
-    ) -> Program | None:
-        """Return a new program if it is worth it (for a long loop, or a short one that is run again), and right."""
-        is_known = hash(key) in self._seen
-        self._seen.append(hash(key))
-        if xs[0].shape[0] < FEWEST_STEPS and not is_known:
-            return None
+    def _capture(self, loop: Loop, step: Step, carry: PyTree, xs: tuple[Array, ...], constants: PyTree) -> Program:
+        """Return a new program that was seen to be right."""
         first = tuple(x[:CHECKED_STEPS, ...] for x in xs)
         expected = loop(step, carry, first, constants)  # before: CuPy compiles every kernel when it is first used
         program = Program(self._cupy, step, carry, xs, constants)
@@ -209,12 +200,6 @@ class Replays:
             raise WrongReplayError("replayed, it gives other bits")
         _log.debug("%r is replayed as %d graphs and products", step, len(program._calls))
         return program
-
-    def _keep(self, key: Any, program: Program) -> None:
-        with self._lock:
-            self._programs[key] = program
-            while len(self._programs) > MOST_PROGRAMS:
-                self._programs.pop(next(iter(self._programs)))
 
     def _are_same(self, one: PyTree, other: PyTree) -> bool:
         """Return whether trees have the same structure and their arrays the same types, shapes and bits."""

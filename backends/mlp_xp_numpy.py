@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import threading
-from collections import deque
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,7 @@ from threadpoolctl import threadpool_info
 
 import mlp_xp_numpy_namespace as xp
 from mlp_xp.array_types import Array, PyTree, leaves, rebuild, signature
-from mlp_xp.backend import Backend, Step, choose_device
+from mlp_xp.backend import Backend, Programs, Step, choose_device
 from mlp_xp_numpy_program import Program
 
 FEWEST_STEPS = 16
@@ -33,9 +31,7 @@ class NumPyBackend(Backend):
     def __init__(self, device: str | None = None) -> None:
         self.xp = xp
         self.device = choose_device(self.name, device, self.devices())
-        self._programs: dict[Any, Program] = {}
-        self._seen: deque[int] = deque(maxlen=2 * MOST_PROGRAMS)
-        self._lock = threading.Lock()
+        self._programs: Programs[Program] = Programs(FEWEST_STEPS, MOST_PROGRAMS)
 
     def asarray(self, host: np.ndarray[Any, Any], dtype: str | None = None) -> Array:
         return np.asarray(host, dtype=dtype)
@@ -59,32 +55,15 @@ class NumPyBackend(Backend):
             try:
                 rows = tuple(x[0] for x in xs)
                 key = step, signature(carry), signature(rows), signature(constants, "strides")
-                program = self._take_program(key) or self._trace(key, step, carry, xs, constants)
+                program = self._programs.take(key)
+                if program is None and self._programs.are_worth(key, xs[0].shape[0]):
+                    program = Program(step, carry, xs, constants)
                 if program is not None:
                     try:
                         return program.run(carry, xs, constants)
                     finally:
-                        self._keep_program(key, program)
+                        self._programs.keep(key, program)
             except Exception as error:
                 _log.debug("%r is run without being traced: %s", step, error)
             carry, ys = super().scan(step, carry, xs, constants)
             return rebuild(carry, map(np.asanyarray, leaves(carry))), ys  # a 0-d array is a number after any operation
-
-    def _take_program(self, key: Any) -> Program | None:
-        """Return a kept program, which is taken out while it runs: another thread must not write to its memory."""
-        with self._lock:
-            return self._programs.pop(key, None)
-
-    def _keep_program(self, key: Any, program: Program) -> None:
-        with self._lock:
-            self._programs[key] = program
-            while len(self._programs) > MOST_PROGRAMS:
-                self._programs.pop(next(iter(self._programs)))
-
-    def _trace(self, key: Any, step: Step, carry: PyTree, xs: tuple[Array, ...], constants: PyTree) -> Program | None:
-        """Return a new program if it is worth it: for a long loop, or a short one that is run again."""
-        is_known = hash(key) in self._seen
-        self._seen.append(hash(key))
-        if xs[0].shape[0] < FEWEST_STEPS and not is_known:
-            return None
-        return Program(step, carry, xs, constants)

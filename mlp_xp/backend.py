@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import difflib
 import sys
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from mlp_xp.array_types import Array, Namespace, PyTree
 from mlp_xp.errors import BackendUnavailable, MLPXPError, UnknownBackend
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 GROUP = "mlp_xp.backends"
 
 Step: TypeAlias = Callable[[PyTree, tuple[Array, ...], PyTree], tuple[PyTree, tuple[Array, ...]]]
+Program = TypeVar("Program")
 
 
 class Backend(ABC):
@@ -143,6 +146,42 @@ class Backend(ABC):
             carry, y = step(carry, tuple(x[i, ...] for x in xs), constants)
             ys.append(y)
         return carry, tuple(self.xp.stack(rows) for rows in zip(*ys, strict=True))
+
+
+class Programs(dict[Hashable, Program]):
+    """What a library that compiles keeps for equal steps: programs, each of which one thread at a time may run.
+
+    Parameters
+    ----------
+    fewest_steps : int
+        Of a loop that is worth a program at first sight.
+    most : int
+        Programs to be kept, each with its memory.
+    """
+
+    def __init__(self, fewest_steps: int, most: int) -> None:
+        super().__init__()
+        self._fewest_steps, self._most = fewest_steps, most
+        self._seen: deque[int] = deque(maxlen=2 * most)
+        self._lock = threading.Lock()
+
+    def take(self, key: Hashable) -> Program | None:
+        """Return a kept program, which is taken out while it runs: another thread must not write to its memory."""
+        with self._lock:
+            return self.pop(key, None)
+
+    def keep(self, key: Hashable, program: Program) -> None:
+        """Put a program back, or a new one in, and let go of those that were not used for longest."""
+        with self._lock:
+            self[key] = program
+            while len(self) > self._most:
+                self.pop(next(iter(self)))
+
+    def are_worth(self, key: Hashable, n_steps: int) -> bool:
+        """Whether a loop is to have a program: a long one, or a short one that is run again."""
+        is_known = hash(key) in self._seen
+        self._seen.append(hash(key))
+        return is_known or n_steps >= self._fewest_steps
 
 
 def list_backends() -> list[str]:
