@@ -149,19 +149,16 @@ class Adam:
         mean_weight = blend(self.beta_1, state.mean_weight, one)
         square_weight = blend(self.beta_2, state.square_weight, one)
 
-        def descend(p: Array, m: Array, s: Array) -> Array:
-            root = arithmetic.sqrt(arithmetic.divide(s, square_weight))
-            direction = arithmetic.divide(arithmetic.divide(m, mean_weight), root + self.epsilon)
-            return p - multiply(state.learning_rate, direction)
+        rate = state.learning_rate
+        if self.epsilon_hat:
+            rate = multiply(rate, arithmetic.divide(arithmetic.sqrt(square_weight), mean_weight))
 
-        def descend_uncorrected(p: Array, m: Array, s: Array) -> Array:
+        def descend(p: Array, m: Array, s: Array) -> Array:
+            if not self.epsilon_hat:
+                m, s = arithmetic.divide(m, mean_weight), arithmetic.divide(s, square_weight)
             return p - multiply(rate, arithmetic.divide(m, arithmetic.sqrt(s) + self.epsilon))
 
-        if self.epsilon_hat:
-            correction = arithmetic.divide(arithmetic.sqrt(square_weight), mean_weight)
-            rate = multiply(state.learning_rate, correction)
-        rule = descend_uncorrected if self.epsilon_hat else descend
-        moved = map_parameters(rule, parameters, mean, square)
+        moved = map_parameters(descend, parameters, mean, square)
         return moved, AdamState(state.learning_rate, mean, square, mean_weight, square_weight)
 
 

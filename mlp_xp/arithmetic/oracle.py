@@ -456,13 +456,12 @@ class Adam:
         self.square_weight = blend(self.beta_2, self.square_weight, Fraction(1))
         of_mean, of_square = nearest(1 / self.mean_weight), nearest(1 / self.square_weight)
         rate, epsilon = Fraction(self.learning_rate), Fraction(self.epsilon)
+        if self.epsilon_hat:
+            rate = nearest(rate * nearest(sqrt(self.square_weight) * of_mean))
 
         def descend(p: Fraction, m: Fraction, s: Fraction) -> Fraction:
-            if self.epsilon_hat:
-                correction = nearest(sqrt(self.square_weight) * of_mean)
-                return nearest(p - nearest(nearest(rate * correction) * nearest(m / nearest(sqrt(s) + epsilon))))
-            denominator = nearest(sqrt(nearest(s * of_square)) + epsilon)
-            direction = nearest(nearest(m * of_mean) / denominator)
-            return nearest(p - nearest(rate * direction))
+            if not self.epsilon_hat:
+                m, s = nearest(m * of_mean), nearest(s * of_square)
+            return nearest(p - nearest(rate * nearest(m / nearest(sqrt(s) + epsilon))))
 
         return each(descend, layers, self.mean, self.square)
