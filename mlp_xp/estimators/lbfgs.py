@@ -123,4 +123,4 @@ def minimize_lbfgs(
             ConvergenceWarning,
             stacklevel=4,
         )
-    return *unpack(result.x.copy()), float(result.fun), int(result.nit)
+    return *unpack(result.x), float(result.fun), int(result.nit)

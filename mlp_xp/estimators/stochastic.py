@@ -174,7 +174,7 @@ def fit_stochastic(
             estimator._remember(loop.parameters)
             estimator._say(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
             if validation is None:
-                improved = _take_loss(estimator)
+                improved = _compare_loss(estimator)
             else:
                 improved, is_best = _validate(estimator, problem, loop.parameters, validation)
                 best = loop.parameters if is_best else best
@@ -215,10 +215,10 @@ def _keys(estimator: BaseMultilayerPerceptron, n_steps: int) -> tuple[NDArray[np
     return (dropout_keys(n_steps, len(estimator.coefs_) - 1, seed, len(estimator.loss_curve_)),)
 
 
-def _take_loss(estimator: BaseMultilayerPerceptron) -> bool:
+def _compare_loss(estimator: BaseMultilayerPerceptron) -> bool:
     """Compare the epoch's loss with the best; return whether it is better by ``tol``."""
     improved: bool = estimator.loss_ <= estimator.best_loss_ - estimator.tol
-    estimator.best_loss_ = min(estimator.best_loss_, estimator.loss_)
+    estimator._take_loss(estimator.loss_)
     return improved
 
 

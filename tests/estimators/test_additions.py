@@ -164,11 +164,12 @@ def test_what_a_callback_of_lbfgs_keeps_stays() -> None:
 @pytest.mark.filterwarnings("ignore:A column-vector y")
 @pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
 def test_partial_fit_knows_classes_that_are_yet_to_come(shape: tuple[int, ...]) -> None:
-    classifier = MLPClassifier((5,), random_state=0)
-    for rows in (slice(0, 100), slice(100, 150)):
-        classifier.partial_fit(X[rows], Y[rows], classes=[0, 1, 2])
-    of_columns = MLPClassifier((5,), random_state=0)
-    for rows in (slice(0, 100), slice(100, 150)):
-        of_columns.partial_fit(X[rows], Y[rows].reshape(shape), classes=[0, 1, 2])
-    np.testing.assert_array_equal(of_columns.classes_, [0, 1, 2])
-    assert of_columns.loss_curve_ == classifier.loss_curve_
+    def learn(y: Any) -> MLPClassifier:
+        classifier = MLPClassifier((5,), random_state=0)
+        for rows in (slice(0, 100), slice(100, 150)):
+            classifier.partial_fit(X[rows], y[rows], classes=[0, 1, 2])
+        return classifier
+
+    shaped = learn(Y.reshape(shape))
+    np.testing.assert_array_equal(shaped.classes_, [0, 1, 2])
+    assert shaped.loss_curve_ == learn(Y).loss_curve_
