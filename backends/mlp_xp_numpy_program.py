@@ -2,8 +2,8 @@
 
 The plan is a compiler's: results that nobody uses are dropped; those that stay the same from step to step are computed
 before the first; each of the others gets a place in one block of memory, taken over, where that is possible, from a
-value that is used no more. So equations that never write to an argument run in place, and nothing is allocated between
-steps. The operations are NumPy's own, in their order: the results are those of the plain loop, to the last bit (of
+value that is used no more; what is done alike to many small arrays is done by one call to all of them (`merge`). So
+equations that never write to an argument run in place, and nothing is allocated between steps. The operations are NumPy's own, in their order: the results are those of the plain loop, to the last bit (of
 float32 and float64, and but for the sign of a zero that is the largest of several; the carry and the rows are copied
 into C order, in which NumPy may add up in another order than in Fortran's).
 """
@@ -20,6 +20,7 @@ import numpy as np
 
 from mlp_xp.array_types import Array, PyTree, leaves, rebuild
 from mlp_xp.backend import Step
+from mlp_xp_numpy_merge import merge
 from mlp_xp_numpy_tape import FILLINGS, Operation, Tape, Traced, UntraceableError, Value, cast
 
 Call: TypeAlias = Callable[[], Any]
@@ -125,15 +126,19 @@ class _Plan:
         for operation in self._operations:
             if operation.function in FILLINGS or all(operand in self._invariant for operand in operation.operands):
                 self._invariant.add(operation.result)
+        self._operations, self._blocks = merge(self._operations, after, {*x, *self._invariant})
         self._offsets: dict[Value, int] = {}
         self._size = 0
         for value in (*before, *x):
-            self._offsets[value] = self._new(value)
+            if value not in self._offsets:
+                block = self._blocks.block_of(value)
+                self._put(block, self._new(block))
         homes = {
             new: old
             for old, new in zip(before, after, strict=True)
             if isinstance(new, Value) and new.strides == old.strides
         }
+        homes |= self._blocks.pairs(homes)
         self._keep(homes, {*before, *x, *self._invariant}, outputs)
         memory = np.empty(self._size + ALIGNMENT, np.uint8)  # of one large block, NumPy asks for huge pages
         self._memory = memory[-memory.ctypes.data % ALIGNMENT :]
@@ -152,31 +157,42 @@ class _Plan:
         self._size += -(-value.nbytes // ALIGNMENT) * ALIGNMENT
         return offset
 
+    def _put(self, value: Value, offset: int) -> None:
+        """Put a value there and, if it is a block, its members."""
+        self._offsets[value] = offset
+        for member in self._blocks.members.get(value, ()):
+            self._offsets[member] = offset + self._blocks.places[member][1]
+
     def _keep(self, homes: dict[Value, Value], lasting: set[Value], outputs: list[Value]) -> None:
         """Give every result a place.
 
         A new carry's is that of the old one if that is read no more; any other's that of an operand that this very
         operation reads last, or else one that has become free.
         """
-        ends = {operand.root: i for i, operation in enumerate(self._operations) for operand in operation.operands}
-        ends |= dict.fromkeys((output.root for output in outputs), len(self._operations))
+        block_of = self._blocks.block_of
+        reads = [{block_of(operand.root) for operand in operation.operands} for operation in self._operations]
+        ends = {root: i for i, roots in enumerate(reads) for root in roots}
+        ends |= dict.fromkeys((block_of(output.root) for output in outputs), len(self._operations))
+        lasting = set(map(block_of, lasting))
         free: dict[int, list[int]] = {}
         for i, operation in enumerate(self._operations):
             value = operation.result
             if operation.is_view:
                 continue
-            dying = {root for root in (x.root for x in operation.operands) if ends[root] == i and root not in lasting}
-            home = homes.get(value)
+            block = block_of(value)
+            dying = {root for root in reads[i] if ends[root] == i and root not in lasting}
+            home, heir = homes.get(value), next((root for root in dying if _in_place(operation, root)), None)
+            end = -1 if home is None else ends.get(block_of(home), -1)  # of its old contents
             if value in self._invariant:
-                self._offsets[value] = self._new(value)
-            elif home is not None and (ends.get(home, -1) < i or (ends[home] == i and _in_place(operation, home))):
-                self._offsets[value] = self._offsets[home]
-            elif (heir := next((root for root in dying if _in_place(operation, root)), None)) is not None:
-                self._offsets[value] = self._offsets[heir]
+                self._put(value, self._new(value))
+            elif block is value and home and (end < i or (end == i and _in_place(operation, home))):
+                self._put(value, self._offsets[home])
+            elif block is value and heir:
+                self._put(value, self._offsets[heir])
                 dying.remove(heir)
-            else:
-                places = free.get(value.nbytes)
-                self._offsets[value] = places.pop() if places else self._new(value)
+            elif block not in self._offsets:
+                places = free.get(block.nbytes)
+                self._put(block, places.pop() if places else self._new(block))
             for root in dying:
                 free.setdefault(root.nbytes, []).append(self._offsets[root])
 
