@@ -1,11 +1,12 @@
 """What compiling means for NumPy: a step's tape is planned once, then replayed as calls into memory that stays.
 
 The plan is a compiler's: results that nobody uses are dropped; those that stay the same from step to step are computed
-before the first; each of the others gets a place in one block of memory, taken over, where that is possible, from a
-value that is used no more; what is done alike to many small arrays is done by one call to all of them (`merge`). So
-equations that never write to an argument run in place, and nothing is allocated between steps. The operations are NumPy's own, in their order: the results are those of the plain loop, to the last bit (of
-float32 and float64, and but for the sign of a zero that is the largest of several; the carry and the rows are copied
-into C order, in which NumPy may add up in another order than in Fortran's).
+before the first; what is done alike to many small arrays is done by one call to all of them (`merge`); each of the
+other results gets a place in one block of memory, taken over, where that is possible, from a value that is used no
+more. So equations that never write to an argument run in place, and nothing is allocated between steps. The operations
+are NumPy's own, in their order: the results are those of the plain loop, to the last bit (of float32 and float64, and
+but for the sign of a zero that is the largest of several; the carry and the rows are copied into C order, in which
+NumPy may add up in another order than in Fortran's).
 """
 
 from __future__ import annotations
