@@ -14,26 +14,13 @@ from sklearn.utils.validation import check_is_fitted
 from mlp_xp.array_types import Array
 from mlp_xp.estimators.inputs import follow, to_host
 from mlp_xp.estimators.labels import Labels
+from mlp_xp.estimators.state import HISTORY, complete
 from mlp_xp.namespaces import backend_of
 
 if TYPE_CHECKING:
     from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
 
-ARRAYS = ("coefs_", "intercepts_")
-SHARED = (
-    "n_features_in_",
-    "feature_names_in_",
-    "n_layers_",
-    "n_outputs_",
-    "out_activation_",
-    "n_iter_",
-    "t_",
-    "loss_",
-    "best_loss_",
-    "loss_curve_",
-    "validation_scores_",
-    "best_validation_score_",
-)
+SHARED = ("n_features_in_", "feature_names_in_", "n_layers_", "n_outputs_", "out_activation_", *HISTORY)
 """Fitted attributes that are the same here and there, besides arrays and labels."""
 
 
@@ -58,6 +45,10 @@ def to_sklearn(estimator: BaseMultilayerPerceptron) -> Any:
         )
     there.set_params(**parameters)
     _copy(estimator, there)
+    # Those of its best epoch so far; it writes to its arrays.
+    there._best_coefs, there._best_intercepts = (
+        [*map(np.copy, arrays)] for arrays in (there.coefs_, there.intercepts_)
+    )
     labels: Labels | None = getattr(estimator, "_labels", None)
     if labels is not None:
         there.classes_ = labels.classes
@@ -74,8 +65,8 @@ def from_sklearn(fitted: Any, kinds: dict[str, type[BaseMultilayerPerceptron]]) 
     check_is_fitted(fitted)
     here = kinds[name](**fitted.get_params())
     here._validate_params()
-    here.validation_loss_curve_ = None
     _copy(fitted, here)
+    complete(here)
     if hasattr(fitted, "classes_"):
         here._labels = Labels(fitted.classes_, fitted._label_binarizer.y_type_ == "multilabel-indicator")
         here.classes_ = fitted.classes_
@@ -138,5 +129,5 @@ def _copy(source: Any, target: Any) -> None:
         if hasattr(source, name):
             value = getattr(source, name)
             setattr(target, name, list(value) if isinstance(value, list) else value)
-    for name in ARRAYS:
+    for name in ("coefs_", "intercepts_"):
         setattr(target, name, [np.array(to_host(array)) for array in getattr(source, name)])
