@@ -142,10 +142,11 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
     Notes
     -----
     What differs from scikit-learn's: sparse tables are refused; validation rows are set aside by class for more than
-    two classes too; with ``early_stopping``, a `fit` that goes on and finds no better score leaves the parameters as they
-    were, not those of its last epoch; probabilities are not limited from below for the loss, which is larger where one
-    is close to 0; y and ``sample_weight`` may be of another library than X. What it does not have: ``class_weight`` and the parameters
-    after it, the other activations, ``validation_loss_curve_``, a loss curve of "lbfgs", and X elsewhere.
+    two classes too; with ``early_stopping``, a `fit` that goes on and finds no better score leaves the parameters as
+    they were, not those of its last epoch; probabilities are not limited from below for the loss, which is larger where
+    one is close to 0; y and ``sample_weight`` may be of another library than X. What it does not have: ``class_weight``
+    and the parameters after it, the other activations, ``validation_loss_curve_``, a loss curve of "lbfgs", and X
+    elsewhere.
 
     Examples
     --------
@@ -413,10 +414,14 @@ def save(estimator: MLPClassifier | MLPRegressor, path: Path | str) -> None:
     ------
     NotFittedError
         If it is not fitted.
+    TypeError
+        If it is none of these estimators, or a parameter or ``classes_`` has no form in a file.
+    ValueError
+        If its parameters no longer fit what was fitted, or that is not finite.
     OSError
         If the file cannot be written.
     """
-    weight_files.save(estimator, path)
+    weight_files.save(estimator, path, KINDS)
 
 
 def load(path: Path | str) -> MLPClassifier | MLPRegressor:

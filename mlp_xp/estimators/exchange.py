@@ -12,7 +12,7 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp.array_types import Array
-from mlp_xp.estimators.inputs import follow, to_host
+from mlp_xp.estimators.inputs import to_host
 from mlp_xp.estimators.labels import Labels
 from mlp_xp.estimators.state import HISTORY, complete
 from mlp_xp.namespaces import backend_of
@@ -97,12 +97,13 @@ def to_state_dict(estimator: BaseMultilayerPerceptron) -> dict[str, Array]:
 
 
 def from_state_dict(state: Mapping[str, Array]) -> tuple[list[Array], list[Array]]:
-    """Return the weights, of shape (n_in, n_out), and biases of a ``state_dict``, as arrays of the library it is of.
+    """Return copies of the weights, of shape (n_in, n_out), and biases of a ``state_dict``, in its library and type.
 
     Raises
     ------
     ValueError
-        If it is not one of fully connected layers that fit together.
+        If it is not one of fully connected layers that fit together, or its numbers are not finite, or of another type
+        than float32 or float64, or of both.
     """
     numbers = sorted({int(found[1]) for key in state if (found := re.fullmatch(r"(\d+)\.(weight|bias)", key))})
     wanted = [f"{number}.{kind}" for number in numbers for kind in ("weight", "bias")]
@@ -112,16 +113,28 @@ def from_state_dict(state: Mapping[str, Array]) -> tuple[list[Array], list[Array
             "named as torch.nn.Sequential names them: 0.weight, 0.bias, 2.weight, …"
         )
     backend = backend_of(state[wanted[0]])
-    hosts = [np.asarray(to_host(state[key])) for key in wanted]
-    weights, biases = hosts[::2], hosts[1::2]
-    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        n_in = weight.shape[-1] if i == 0 else weights[i - 1].shape[0]
-        if weight.ndim != 2 or weight.shape[1] != n_in or bias.shape != weight.shape[:1]:
+    for key in wanted:
+        xp = backend_of(state[key]).xp
+        if state[key].dtype not in (xp.float32, xp.float64):
+            raise ValueError(f"{key} is of the type {state[key].dtype}: convert it to float32 or float64 first")
+    hosts = {key: np.asarray(to_host(state[key])) for key in wanted}
+    if wrong := [key for key in wanted if not np.isfinite(hosts[key]).all()]:
+        raise ValueError(f"{wrong[0]} has numbers that are not finite")
+    if len({host.dtype for host in hosts.values()}) > 1:
+        raise ValueError(
+            "some of the state_dict's numbers are float32 and some float64: convert them to one type first"
+        )
+    weights, biases = ([hosts[f"{number}.{kind}"] for number in numbers] for kind in ("weight", "bias"))
+    n_in: int | None = None
+    for number, weight, bias in zip(numbers, weights, biases, strict=True):
+        is_layer = weight.ndim == 2 and weight.size > 0 and bias.shape == weight.shape[:1]
+        if not is_layer or weight.shape[1] != (n_in or weight.shape[1]):
             raise ValueError(
-                f"{numbers[i]}.weight has the shape {weight.shape} and {numbers[i]}.bias {bias.shape}: they must be "
-                f"(n_out, {n_in}) and (n_out,)"
+                f"{number}.weight has the shape {weight.shape} and {number}.bias {bias.shape}: they must be "
+                f"(n_out, {n_in or 'n_in'}) and (n_out,)"
             )
-    return [follow(weight.T.copy(), backend) for weight in weights], [follow(bias.copy(), backend) for bias in biases]
+        n_in = weight.shape[0]
+    return [backend.asarray(weight.T.copy()) for weight in weights], [backend.asarray(bias.copy()) for bias in biases]
 
 
 def _copy(source: Any, target: Any) -> None:
