@@ -83,6 +83,6 @@ def require_fitted_layers(estimator: BaseMultilayerPerceptron, layer_sizes: tupl
         )
     if estimator.out_activation_ != estimator._out_activation:
         raise ValueError(
-            f"the fitted network predicts by {estimator.out_activation_!r}, but loss={estimator.loss!r} needs "
+            f"the fitted network predicts by {estimator.out_activation_!r}, but the loss or the classes ask for "
             f"{estimator._out_activation!r}; {remedy}"
         )

@@ -155,7 +155,7 @@ def test_a_network_that_becomes_exact_predicts_exactly(backend: Backend) -> None
         ({"hidden_layer_sizes": (7,)}, X[:, :2], r"has the layers \(4, 5, 2\).*hidden_layer_sizes=\(7,\).*\(4, 7, 2\)"),
         ({"hidden_layer_sizes": (5, 5)}, X[:, :2], r"\(4, 5, 2\).*\(4, 5, 5, 2\); give what it was fitted with"),
         ({}, X[:, 0], r"\(4, 5, 2\), features and outputs included.*\(4, 5, 1\).*fit with warm_start=False"),
-        ({"loss": "poisson"}, X[:, :2], "predicts by 'identity', but loss='poisson' needs 'exp'; give what"),
+        ({"loss": "poisson"}, X[:, :2], "predicts by 'identity', but the loss or the classes ask for 'exp'; give"),
     ],
 )
 def test_another_network_than_the_fitted_one_is_refused(
