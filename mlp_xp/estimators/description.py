@@ -56,6 +56,8 @@ LABEL_TYPES: dict[str, type] = {
     **dict.fromkeys(("str", "object"), str),
 }
 """Types of ``classes_`` that JSON can hold, and the type of a class there."""
+KEY_TYPES = (str, int, float, bool)
+"""Of the classes that ``class_weight`` has the weights of."""
 OF_ALL = {"class", "parameters", "fitted", "feature_names"}
 OF_CLASSIFIERS = OF_ALL | {"classes", "classes_dtype", "is_multilabel"}
 
@@ -188,7 +190,7 @@ def _in_pairs(class_weight: Any) -> Any:
     if not isinstance(class_weight, dict):
         return class_weight
     keys = [key.item() if isinstance(key, np.generic) else key for key in class_weight]
-    if wrong := [key for key in keys if type(key) not in (str, int, float, bool)]:
+    if wrong := [key for key in keys if type(key) not in KEY_TYPES]:
         raise TypeError(
             f"class_weight has the key {wrong[0]!r}: to be written, it must be a string, a number or a bool"
         )
@@ -201,7 +203,8 @@ def _from_pairs(value: Any) -> Any:
     if type(value) is not dict:
         return value
     weights = {key: weight for key, weight in value["pairs"]}  # noqa: C416 - it shall have pairs
-    _require(all(map(_is_number, weights.values())), f"class_weight is {_short(value)}")
+    is_whole = all(type(key) in KEY_TYPES and _is_number(weight) for key, weight in weights.items())
+    _require(is_whole, f"class_weight is {_short(value)}")
     return weights
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import partial
-from itertools import pairwise
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,7 +23,7 @@ from mlp_xp.batches import DeviceData
 from mlp_xp.estimators.exchange import from_state_dict, to_sklearn, to_state_dict
 from mlp_xp.estimators.inputs import follow, require_same_place, take_features, take_weights, to_host
 from mlp_xp.estimators.labels import Labels
-from mlp_xp.estimators.lbfgs import minimize_lbfgs
+from mlp_xp.estimators.lbfgs import fit_lbfgs
 from mlp_xp.estimators.onnx_export import to_onnx
 from mlp_xp.estimators.problem import Problem
 from mlp_xp.estimators.state import begin_anew, complete, require_fitted_layers, unchanged_if_refused
@@ -34,7 +33,6 @@ from mlp_xp.inference import PredictionStep, infer
 from mlp_xp.namespaces import backend_of, is_foreign
 from mlp_xp.network import Layer, Network, Parameters, map_parameters
 from mlp_xp.objective import Objective
-from mlp_xp.optimizers import SGD, Adam, Optimizer
 from mlp_xp.segments import DeviceRows
 
 if TYPE_CHECKING:
@@ -167,7 +165,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         with unchanged_if_refused(self):
             problem, parameters, plan = self._prepare(X, y, sample_weight, incremental, classes)
         if plan is None:
-            parameters = self._fit_lbfgs(problem)
+            parameters = fit_lbfgs(self, problem)
         else:
             parameters = fit_stochastic(self, problem, plan, parameters, incremental=incremental)
         self._remember(parameters)
@@ -211,7 +209,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         layer_sizes = (X.shape[1], *hidden, self.n_outputs_)
         self._random_state = check_random_state(self.random_state)
         if is_first:
-            self._begin(layer_sizes)
+            begin_anew(self, layer_sizes)
         else:
             require_same_place(self, backend, self.coefs_[0], "fit")
             require_fitted_layers(self, layer_sizes)
@@ -250,23 +248,6 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     def _count_outputs(self, targets: NDArray[Any]) -> int:
         return int(targets.shape[1])
 
-    def _begin(self, layer_sizes: tuple[int, ...]) -> None:
-        """Draw the parameters as scikit-learn does, so that the same ``random_state`` begins at the same ones.
-
-        Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010,
-        section 4.2.
-        """
-        factor = 2.0 if self.activation == "logistic" else 6.0
-        coefs, intercepts = [], []
-        for n_in, n_out in pairwise(layer_sizes):
-            bound = np.sqrt(factor / (n_in + n_out))
-            coefs.append(self._random_state.uniform(-bound, bound, (n_in, n_out)))
-            intercepts.append(self._random_state.uniform(-bound, bound, n_out))
-        self.coefs_, self.intercepts_ = coefs, intercepts
-        self.n_layers_ = len(layer_sizes)
-        self.out_activation_ = self._out_activation
-        begin_anew(self)
-
     def _make_problem(
         self,
         X: Array,
@@ -292,12 +273,6 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         """Return weights and biases on the host, wherever they are."""
         return [to_host(array) for array in self.coefs_], [to_host(array) for array in self.intercepts_]
 
-    def _make_optimizer(self) -> Optimizer:
-        rate = float(self.learning_rate_init)
-        if self.solver == "adam":
-            return Adam(rate, float(self.beta_1), float(self.beta_2), float(self.epsilon), epsilon_hat=True)
-        return SGD(rate, float(self.momentum), bool(self.nesterovs_momentum and self.momentum > 0))
-
     def _remember(self, parameters: Parameters) -> None:
         self.coefs_ = [layer.weight for layer in parameters]
         self.intercepts_ = [layer.bias for layer in parameters]
@@ -314,30 +289,6 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     def _take_loss(self, loss: float) -> None:
         self.loss_ = loss
         self.best_loss_ = min(loss, self.best_loss_)
-
-    def _fit_lbfgs(self, problem: Problem) -> Parameters:
-        def after_iteration(coefs: list[NDArray[Any]], intercepts: list[NDArray[Any]], loss: float) -> bool:
-            self.n_iter_ += 1
-            self.t_ += len(problem.targets)
-            self.loss_curve_.append(loss)
-            self._take_loss(loss)
-            self._say(f"Iteration {self.n_iter_}, loss = {loss:.8f}")
-            if not self.callbacks:
-                return False
-            self._remember(problem.to_device(coefs, intercepts))
-            return self._call_back()
-
-        self.n_iter_ = 0
-        coefs, intercepts, loss, self.n_iter_ = minimize_lbfgs(
-            problem,
-            *self._host_parameters(),
-            max_iter=self.max_iter,
-            max_fun=self.max_fun,
-            tol=self.tol,
-            callback=after_iteration,
-        )
-        self._take_loss(loss)  # known even where no iteration was needed
-        return problem.to_device(coefs, intercepts)
 
     def _forward(self, X: Any, method: str) -> tuple[Array, Backend]:
         """Return the predictions of rows, shape (n, n_outputs), where the rows are."""

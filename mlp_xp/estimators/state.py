@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
@@ -23,8 +26,20 @@ HISTORY = (
 """How the training went, under scikit-learn's names, in plain numbers and lists; of ``loss_`` see `complete`."""
 
 
-def begin_anew(estimator: BaseMultilayerPerceptron) -> None:
-    """Forget how any training went."""
+def begin_anew(estimator: BaseMultilayerPerceptron, layer_sizes: tuple[int, ...]) -> None:
+    """Draw the parameters as scikit-learn does, so that the same ``random_state`` begins at the same ones.
+
+    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010,
+    section 4.2.
+    """
+    factor = 2.0 if estimator.activation == "logistic" else 6.0
+    estimator.coefs_, estimator.intercepts_ = [], []
+    for n_in, n_out in pairwise(layer_sizes):
+        bound = np.sqrt(factor / (n_in + n_out))
+        estimator.coefs_.append(estimator._random_state.uniform(-bound, bound, (n_in, n_out)))
+        estimator.intercepts_.append(estimator._random_state.uniform(-bound, bound, n_out))
+    estimator.n_layers_ = len(layer_sizes)
+    estimator.out_activation_ = estimator._out_activation
     for name in (*HISTORY, "validation_loss_curve_", "_progress"):
         estimator.__dict__.pop(name, None)
     complete(estimator)

@@ -16,7 +16,7 @@ from mlp_xp.estimators.problem import Problem
 from mlp_xp.estimators.schedules import Schedule
 from mlp_xp.loop import Loop
 from mlp_xp.network import Parameters
-from mlp_xp.optimizers import Optimizer
+from mlp_xp.optimizers import SGD, Adam, Optimizer
 from mlp_xp.randomness import dropout_keys
 from mlp_xp.step import TrainingStep
 
@@ -226,12 +226,20 @@ def fit_stochastic(
     return loop.parameters if validation is None else best
 
 
+def _make_optimizer(estimator: BaseMultilayerPerceptron) -> Optimizer:
+    rate = float(estimator.learning_rate_init)
+    if estimator.solver == "adam":
+        beta_1, beta_2 = float(estimator.beta_1), float(estimator.beta_2)
+        return Adam(rate, beta_1, beta_2, float(estimator.epsilon), epsilon_hat=True)
+    return SGD(rate, float(estimator.momentum), bool(estimator.nesterovs_momentum and estimator.momentum > 0))
+
+
 def _take_up(
     estimator: BaseMultilayerPerceptron, problem: Problem, parameters: Parameters, *, incremental: bool
 ) -> Progress:
     """Return the progress of the last `partial_fit`, or else that of a beginning."""
     if not (incremental and hasattr(estimator, "_progress")):
-        optimizer = estimator._make_optimizer()
+        optimizer = _make_optimizer(estimator)
         kind = estimator.learning_rate if estimator.solver == "sgd" else "constant"
         schedule = Schedule(kind, float(estimator.learning_rate_init), estimator.power_t)
         estimator._progress = Progress(optimizer, schedule, optimizer.init(parameters, problem.arithmetic))

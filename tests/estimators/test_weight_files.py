@@ -263,6 +263,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "weights of classes": (of_parameters(class_weight={"0": 1}), "KeyError: 'pairs'"),
     "pairs": (of_parameters(class_weight={"pairs": [[[0], 1]]}), "TypeError"),
     "words as weights": (of_parameters(class_weight={"pairs": [[0, "a"]]}), "class_weight is"),
+    "null as key": (of_parameters(class_weight={"pairs": [[None, 1]]}), "class_weight is"),
     "integers": (of_tensors(**{"0_bias": np.ones(5, np.int32)}), r"0\.bias is of the type int32"),
     "16 bits": (of_tensors(**{"0_bias": np.ones(5, np.float16)}), r"0\.bias is of the type float16"),
     "not a number": (of_tensors(**{"0_bias": np.full(5, np.nan)}), r"0\.bias has numbers that are not finite"),
