@@ -313,7 +313,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         return xp.astype(xp.reshape(values, (-1, sizes[-1]))[:n, :], dtype, copy=False), backend
 
     def move_to(self, X: Any) -> BaseMultilayerPerceptron:
-        """Move what was fitted to where an array is.
+        """Move what was fitted to where an array is; a next `partial_fit` begins with a new optimiser.
 
         Parameters
         ----------

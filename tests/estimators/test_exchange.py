@@ -167,3 +167,21 @@ def test_a_state_dict_is_copied_bit_by_bit(backend: Backend, dtype: str, arithme
         assert array.dtype == like.dtype
         assert array_api_compat.device(array) == array_api_compat.device(like)
         np.testing.assert_array_equal(backend.to_host(array), host.T)
+
+
+def test_a_state_dict_of_jax_keeps_its_bits_also_when_64_bits_are_off_again() -> None:
+    jax = pytest.importorskip("jax", reason="JAX is not installed")
+    classifier = MLPClassifier(**FEW, arithmetic="exact").fit(X, Y)
+    before = [array.copy() for array in classifier.coefs_]
+    was = jax.config.jax_enable_x64
+    try:
+        jax.config.update("jax_enable_x64", True)
+        state = {key: jax.numpy.asarray(array) for key, array in classifier.state_dict().items()}
+        jax.config.update("jax_enable_x64", False)
+        classifier.load_state_dict(state)
+        for array, host in zip(classifier.coefs_, before, strict=True):
+            assert isinstance(array, jax.Array)
+            assert array.dtype == np.float64
+            np.testing.assert_array_equal(np.asarray(array), host)
+    finally:
+        jax.config.update("jax_enable_x64", was)
