@@ -76,7 +76,8 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
     verbose : bool, default=False
         Whether to print a line per epoch.
     warm_start : bool, default=False
-        Whether `fit` goes on from the parameters of the last one.
+        Whether `fit` goes on from the parameters of the last one. Like `partial_fit`, it then keeps their type, and
+        refuses what needs other layers or another ``loss``.
     momentum : float, default=0.9
         Of "sgd", in [0, 1].
     nesterovs_momentum : bool, default=True
@@ -141,9 +142,11 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
     Notes
     -----
     What differs from scikit-learn's: sparse tables are refused; validation rows are set aside by class for more than
-    two classes too; probabilities are not limited from below for the loss, which is larger where one is close to 0; y
-    and ``sample_weight`` may be of another library than X. What it does not have: ``class_weight`` and the parameters
-    after it, the other activations, ``validation_loss_curve_``, a loss curve of "lbfgs", and X elsewhere.
+    two classes too; with ``early_stopping``, a `fit` that goes on and finds no better score leaves the parameters as
+    they were, not those of its last epoch; probabilities are not limited from below for the loss, which is larger where
+    one is close to 0; y and ``sample_weight`` may be of another library than X. What it does not have: ``class_weight``
+    and the parameters after it, the other activations, ``validation_loss_curve_``, a loss curve of "lbfgs", and X
+    elsewhere.
 
     Examples
     --------
@@ -201,18 +204,7 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
     @available_if(_solves_by_batches)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
         """Train for one epoch on the rows."""
-        known = getattr(self, "classes_", None)
-        if known is None and classes is None:
-            raise ValueError("classes must be passed on the first call to partial_fit.")
-        if known is None:
-            y_host = np.asarray(to_host(y))
-            has_several = y_host.ndim == 2 and y_host.shape[1] > 1  # labels of every row
-            self._labels = Labels.of(y_host if has_several else np.asarray(to_host(classes)))
-        elif classes is not None and not np.array_equal(to_host(known), np.unique(np.asarray(to_host(classes)))):
-            raise ValueError(
-                f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {to_host(known)!r}"
-            )
-        return self._fit(X, y, sample_weight, incremental=True)
+        return self._fit(X, y, sample_weight, incremental=True, classes=classes)
 
     def predict(self, X: Any) -> Array:
         """Return the likeliest class of every row."""
@@ -245,12 +237,21 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
         return float(accuracy_score(to_host(y), to_host(self.predict(X)), sample_weight=to_host(sample_weight)))
 
     @property
-    def _loss_name(self) -> str:
-        return self._labels.loss
-
-    @property
     def _out_activation(self) -> str:
-        return "softmax" if self._labels.loss == "cross_entropy" else "logistic"
+        return self._labels.out_activation
+
+    def _meet_classes(self, y: Any, classes: Any) -> None:
+        known = getattr(self, "classes_", None)
+        if known is None and classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        if known is None:
+            y_host = np.asarray(to_host(y))
+            has_several = y_host.ndim == 2 and y_host.shape[1] > 1  # labels of every row
+            self._labels = Labels.of(y_host if has_several else np.asarray(to_host(classes)))
+        elif classes is not None and not np.array_equal(to_host(known), np.unique(np.asarray(to_host(classes)))):
+            raise ValueError(
+                f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {to_host(known)!r}"
+            )
 
     def _count_outputs(self, targets: NDArray[Any]) -> int:  # noqa: ARG002 - the classes say it
         return self._labels.n_outputs
@@ -372,10 +373,6 @@ class MLPRegressor(RegressorMixin, BaseMultilayerPerceptron):  # type: ignore[mi
         return float(r2_score(to_host(y), to_host(self.predict(X)), sample_weight=to_host(sample_weight)))
 
     @property
-    def _loss_name(self) -> str:
-        return self.loss
-
-    @property
     def _out_activation(self) -> str:
         return "exp" if self.loss == "poisson" else "identity"
 
@@ -417,10 +414,14 @@ def save(estimator: MLPClassifier | MLPRegressor, path: Path | str) -> None:
     ------
     NotFittedError
         If it is not fitted.
+    TypeError
+        If it is none of these estimators, or a parameter or ``classes_`` has no form in a file.
+    ValueError
+        If its parameters no longer fit what was fitted, or that is not finite.
     OSError
         If the file cannot be written.
     """
-    weight_files.save(estimator, path)
+    weight_files.save(estimator, path, KINDS)
 
 
 def load(path: Path | str) -> MLPClassifier | MLPRegressor:

@@ -12,28 +12,15 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp.array_types import Array
-from mlp_xp.estimators.inputs import follow, to_host
+from mlp_xp.estimators.inputs import to_host
 from mlp_xp.estimators.labels import Labels
+from mlp_xp.estimators.state import HISTORY, complete
 from mlp_xp.namespaces import backend_of
 
 if TYPE_CHECKING:
     from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
 
-ARRAYS = ("coefs_", "intercepts_")
-SHARED = (
-    "n_features_in_",
-    "feature_names_in_",
-    "n_layers_",
-    "n_outputs_",
-    "out_activation_",
-    "n_iter_",
-    "t_",
-    "loss_",
-    "best_loss_",
-    "loss_curve_",
-    "validation_scores_",
-    "best_validation_score_",
-)
+SHARED = ("n_features_in_", "feature_names_in_", "n_layers_", "n_outputs_", "out_activation_", *HISTORY)
 """Fitted attributes that are the same here and there, besides arrays and labels."""
 
 
@@ -58,6 +45,10 @@ def to_sklearn(estimator: BaseMultilayerPerceptron) -> Any:
         )
     there.set_params(**parameters)
     _copy(estimator, there)
+    # Those of its best epoch so far; it writes to its arrays.
+    there._best_coefs, there._best_intercepts = (
+        [*map(np.copy, arrays)] for arrays in (there.coefs_, there.intercepts_)
+    )
     labels: Labels | None = getattr(estimator, "_labels", None)
     if labels is not None:
         there.classes_ = labels.classes
@@ -74,8 +65,8 @@ def from_sklearn(fitted: Any, kinds: dict[str, type[BaseMultilayerPerceptron]]) 
     check_is_fitted(fitted)
     here = kinds[name](**fitted.get_params())
     here._validate_params()
-    here.validation_loss_curve_ = None
     _copy(fitted, here)
+    complete(here)
     if hasattr(fitted, "classes_"):
         here._labels = Labels(fitted.classes_, fitted._label_binarizer.y_type_ == "multilabel-indicator")
         here.classes_ = fitted.classes_
@@ -106,12 +97,13 @@ def to_state_dict(estimator: BaseMultilayerPerceptron) -> dict[str, Array]:
 
 
 def from_state_dict(state: Mapping[str, Array]) -> tuple[list[Array], list[Array]]:
-    """Return the weights, of shape (n_in, n_out), and biases of a ``state_dict``, as arrays of the library it is of.
+    """Return copies of the weights, of shape (n_in, n_out), and biases of a ``state_dict``, in its library and type.
 
     Raises
     ------
     ValueError
-        If it is not one of fully connected layers that fit together.
+        If it is not one of fully connected layers that fit together, or its numbers are not finite, or of another type
+        than float32 or float64, or of both.
     """
     numbers = sorted({int(found[1]) for key in state if (found := re.fullmatch(r"(\d+)\.(weight|bias)", key))})
     wanted = [f"{number}.{kind}" for number in numbers for kind in ("weight", "bias")]
@@ -121,16 +113,28 @@ def from_state_dict(state: Mapping[str, Array]) -> tuple[list[Array], list[Array
             "named as torch.nn.Sequential names them: 0.weight, 0.bias, 2.weight, …"
         )
     backend = backend_of(state[wanted[0]])
-    hosts = [np.asarray(to_host(state[key])) for key in wanted]
-    weights, biases = hosts[::2], hosts[1::2]
-    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        n_in = weight.shape[-1] if i == 0 else weights[i - 1].shape[0]
-        if weight.ndim != 2 or weight.shape[1] != n_in or bias.shape != weight.shape[:1]:
+    for key in wanted:
+        xp = backend_of(state[key]).xp
+        if state[key].dtype not in (xp.float32, xp.float64):
+            raise ValueError(f"{key} is of the type {state[key].dtype}: convert it to float32 or float64 first")
+    hosts = {key: np.asarray(to_host(state[key])) for key in wanted}
+    if wrong := [key for key in wanted if not np.isfinite(hosts[key]).all()]:
+        raise ValueError(f"{wrong[0]} has numbers that are not finite")
+    if len({host.dtype for host in hosts.values()}) > 1:
+        raise ValueError(
+            "some of the state_dict's numbers are float32 and some float64: convert them to one type first"
+        )
+    weights, biases = ([hosts[f"{number}.{kind}"] for number in numbers] for kind in ("weight", "bias"))
+    n_in: int | None = None
+    for number, weight, bias in zip(numbers, weights, biases, strict=True):
+        is_layer = weight.ndim == 2 and weight.size > 0 and bias.shape == weight.shape[:1]
+        if not is_layer or weight.shape[1] != (n_in or weight.shape[1]):
             raise ValueError(
-                f"{numbers[i]}.weight has the shape {weight.shape} and {numbers[i]}.bias {bias.shape}: they must be "
-                f"(n_out, {n_in}) and (n_out,)"
+                f"{number}.weight has the shape {weight.shape} and {number}.bias {bias.shape}: they must be "
+                f"(n_out, {n_in or 'n_in'}) and (n_out,)"
             )
-    return [follow(weight.T.copy(), backend) for weight in weights], [follow(bias.copy(), backend) for bias in biases]
+        n_in = weight.shape[0]
+    return [backend.asarray(weight.T.copy()) for weight in weights], [backend.asarray(bias.copy()) for bias in biases]
 
 
 def _copy(source: Any, target: Any) -> None:
@@ -138,5 +142,5 @@ def _copy(source: Any, target: Any) -> None:
         if hasattr(source, name):
             value = getattr(source, name)
             setattr(target, name, list(value) if isinstance(value, list) else value)
-    for name in ARRAYS:
+    for name in ("coefs_", "intercepts_"):
         setattr(target, name, [np.array(to_host(array)) for array in getattr(source, name)])

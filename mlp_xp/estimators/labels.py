@@ -55,9 +55,9 @@ class Labels:
         return n_classes if self.is_multilabel or n_classes > 2 else 1
 
     @property
-    def loss(self) -> str:
-        """Name in `mlp_xp.losses.LOSSES`."""
-        return "cross_entropy" if not self.is_multilabel and len(self.classes) > 2 else "binary_cross_entropy"
+    def out_activation(self) -> str:
+        """scikit-learn's name of what makes probabilities of the logits."""
+        return "softmax" if not self.is_multilabel and len(self.classes) > 2 else "logistic"
 
     def encode(self, y: NDArray[Any]) -> NDArray[Any]:
         """Return the classes' numbers, int32 of shape (n,), or of several labels a row the table itself.

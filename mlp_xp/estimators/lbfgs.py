@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
+
 
 @dataclass(frozen=True)
 class GradientStep:
@@ -43,6 +45,33 @@ class GradientStep:
             carry, constants.features, targets, self.arithmetic, shares, l2
         )
         return carry, (value, *(layer.weight for layer in gradient), *(layer.bias for layer in gradient))
+
+
+def fit_lbfgs(estimator: BaseMultilayerPerceptron, problem: Problem) -> Parameters:
+    """Train from the estimator's parameters on, and tell it in its fitted attributes how that goes."""
+
+    def after_iteration(coefs: list[NDArray[Any]], intercepts: list[NDArray[Any]], loss: float) -> bool:
+        estimator.n_iter_ += 1
+        estimator.t_ += len(problem.targets)
+        estimator.loss_curve_.append(loss)
+        estimator._take_loss(loss)
+        estimator._say(f"Iteration {estimator.n_iter_}, loss = {loss:.8f}")
+        if not estimator.callbacks:
+            return False
+        estimator._remember(problem.to_device(coefs, intercepts))
+        return estimator._call_back()
+
+    estimator.n_iter_ = 0
+    coefs, intercepts, loss, estimator.n_iter_ = minimize_lbfgs(
+        problem,
+        *estimator._host_parameters(),
+        max_iter=estimator.max_iter,
+        max_fun=estimator.max_fun,
+        tol=estimator.tol,
+        callback=after_iteration,
+    )
+    estimator._take_loss(loss)  # known even where no iteration was needed
+    return problem.to_device(coefs, intercepts)
 
 
 def minimize_lbfgs(
@@ -121,6 +150,6 @@ def minimize_lbfgs(
             f"lbfgs failed to converge after {result.nit} iteration(s) (status=1):\n{result.message}\n\n"
             "Increase the number of iterations (max_iter) or of evaluations (max_fun), or scale the data.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return *unpack(result.x), float(result.fun), int(result.nit)

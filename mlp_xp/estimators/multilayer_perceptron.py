@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,16 +23,16 @@ from mlp_xp.batches import DeviceData
 from mlp_xp.estimators.exchange import from_state_dict, to_sklearn, to_state_dict
 from mlp_xp.estimators.inputs import follow, require_same_place, take_features, take_weights, to_host
 from mlp_xp.estimators.labels import Labels
-from mlp_xp.estimators.lbfgs import minimize_lbfgs
+from mlp_xp.estimators.lbfgs import fit_lbfgs
 from mlp_xp.estimators.onnx_export import to_onnx
 from mlp_xp.estimators.problem import Problem
-from mlp_xp.estimators.stochastic import fit_stochastic
+from mlp_xp.estimators.state import begin_anew, complete, require_fitted_layers, unchanged_if_refused
+from mlp_xp.estimators.stochastic import Plan, Progress, fit_stochastic, make_plan
 from mlp_xp.exactness import open_arithmetic
 from mlp_xp.inference import PredictionStep, infer
 from mlp_xp.namespaces import backend_of, is_foreign
-from mlp_xp.network import Layer, Network, Parameters
+from mlp_xp.network import Layer, Network, Parameters, map_parameters
 from mlp_xp.objective import Objective
-from mlp_xp.optimizers import SGD, Adam, Optimizer
 from mlp_xp.segments import DeviceRows
 
 if TYPE_CHECKING:
@@ -40,6 +40,13 @@ if TYPE_CHECKING:
 
 SIGMOID = {"logistic": "sigmoid"}
 """scikit-learn's names of activations that have another one here."""
+LOSSES_BY_OUTPUT = {
+    "softmax": "cross_entropy",
+    "logistic": "binary_cross_entropy",
+    "identity": "squared_error",
+    "exp": "poisson",
+}
+"""``out_activation_`` -> name in `mlp_xp.losses.LOSSES` of the loss that predicts by it."""
 
 
 class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
@@ -114,6 +121,10 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     classes_: Any
     _labels: Labels
     loss_curve_: list[float]
+    n_iter_: int
+    t_: int
+    _no_improvement_count: int
+    _progress: Progress
 
     def _keep(self, arguments: dict[str, Any]) -> None:
         """Make every argument of ``__init__`` an attribute of that name, and nothing else, as scikit-learn wants it."""
@@ -123,13 +134,8 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
 
     @property
     @abstractmethod
-    def _loss_name(self) -> str:
-        """Name in `mlp_xp.losses.LOSSES`, once y has been seen."""
-
-    @property
-    @abstractmethod
     def _out_activation(self) -> str:
-        """scikit-learn's name of what makes a prediction of the logits."""
+        """scikit-learn's name of what makes a prediction of the logits, once y has been seen."""
 
     @abstractmethod
     def _take_targets(self, y: Any, X: Array, call: str) -> NDArray[Any]:
@@ -147,16 +153,49 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     def _score_of(self, predictions: NDArray[Any], targets: NDArray[Any], weights: NDArray[np.float64] | None) -> float:
         """Return accuracy or R² of predictions of shape (n, n_outputs), on the host."""
 
+    def _meet_classes(self, y: Any, classes: Any) -> None:
+        """Check the classes that `partial_fit` is given; a regression has none."""
+
     def _class_weights(self, targets: NDArray[Any]) -> NDArray[np.float64] | None:  # noqa: ARG002
         return None  # a regression has no classes
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> BaseMultilayerPerceptron:
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, *, incremental: bool, classes: Any = None
+    ) -> BaseMultilayerPerceptron:
+        with unchanged_if_refused(self):
+            problem, parameters, plan = self._prepare(X, y, sample_weight, incremental, classes)
+        if plan is None:
+            parameters = fit_lbfgs(self, problem)
+        else:
+            parameters = fit_stochastic(self, problem, plan, parameters, incremental=incremental)
+        self._remember(parameters)
+        xp = problem.backend.xp
+        arrays = [array for layer in parameters for array in layer]
+        loss = getattr(self, "loss_", 0.0)  # interrupted in its first epoch, a training has none
+        if not (np.isfinite(loss) and all(bool(xp.all(xp.isfinite(array))) for array in arrays)):
+            raise ValueError(
+                f"Solver produced non-finite parameter weights or loss ({loss}). The input data may contain "
+                "large values and need to be preprocessed."
+            )
+        return self
+
+    def _prepare(
+        self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: Any
+    ) -> tuple[Problem, Parameters, Plan | None]:
+        """Check all that is given and set, and bring the state to where the training begins or goes on.
+
+        Returns
+        -------
+        Problem
+        Parameters
+        Plan or None
+            None for "lbfgs".
+        """
         self._validate_params()
-        sizes = self.hidden_layer_sizes
-        hidden = [int(n) for n in sizes] if isinstance(sizes, Iterable) else [int(sizes)]
-        if any(n <= 0 for n in hidden):
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
+        hidden = self._hidden_sizes()
         self._check_combinations(incremental)
+        if incremental:
+            self._meet_classes(y, classes)
         is_first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         X, backend = take_features(self, X, reset=is_first)
         targets = self._take_targets(y, X, "partial_fit" if incremental else "fit" if is_first else "fit again")
@@ -170,26 +209,25 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         layer_sizes = (X.shape[1], *hidden, self.n_outputs_)
         self._random_state = check_random_state(self.random_state)
         if is_first:
-            self._begin(layer_sizes)
+            begin_anew(self, layer_sizes)
         else:
             require_same_place(self, backend, self.coefs_[0], "fit")
-        problem = self._make_problem(X, targets, weights, layer_sizes, backend)
+            require_fitted_layers(self, layer_sizes)
+            complete(self)
+        # A training that goes on keeps the type that it began with.
+        is_double = (X if is_first else self.coefs_[0]).dtype == backend.xp.float64
+        dtype = "float64" if is_double or self.arithmetic == "exact" else "float32"
+        problem = self._make_problem(X, targets, weights, layer_sizes, backend, dtype)
         parameters = problem.to_device(self.coefs_, self.intercepts_)
         self._remember(parameters)
-        if self.solver == "lbfgs":
-            parameters = self._fit_lbfgs(problem)
-        else:
-            parameters = fit_stochastic(self, problem, parameters, incremental=incremental)
-        self._remember(parameters)
-        xp = backend.xp
-        arrays = [array for layer in parameters for array in layer]
-        loss = getattr(self, "loss_", 0.0)  # interrupted in its first epoch, a training has none
-        if not (np.isfinite(loss) and all(bool(xp.all(xp.isfinite(array))) for array in arrays)):
-            raise ValueError(
-                f"Solver produced non-finite parameter weights or loss ({loss}). The input data may contain "
-                "large values and need to be preprocessed."
-            )
-        return self
+        return problem, parameters, None if self.solver == "lbfgs" else make_plan(self, problem)
+
+    def _hidden_sizes(self) -> tuple[int, ...]:
+        sizes = self.hidden_layer_sizes
+        hidden = tuple(int(n) for n in sizes) if isinstance(sizes, Iterable) else (int(sizes),)
+        if any(n <= 0 for n in hidden):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {list(hidden)}.")
+        return hidden
 
     def _check_combinations(self, incremental: bool) -> None:
         """Refuse settings that contradict each other."""
@@ -210,31 +248,6 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     def _count_outputs(self, targets: NDArray[Any]) -> int:
         return int(targets.shape[1])
 
-    def _begin(self, layer_sizes: tuple[int, ...]) -> None:
-        """Draw the parameters as scikit-learn does, so that the same ``random_state`` begins at the same ones.
-
-        Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010,
-        section 4.2.
-        """
-        factor = 2.0 if self.activation == "logistic" else 6.0
-        coefs, intercepts = [], []
-        for n_in, n_out in pairwise(layer_sizes):
-            bound = np.sqrt(factor / (n_in + n_out))
-            coefs.append(self._random_state.uniform(-bound, bound, (n_in, n_out)))
-            intercepts.append(self._random_state.uniform(-bound, bound, n_out))
-        self.coefs_, self.intercepts_ = coefs, intercepts
-        self.n_layers_ = len(layer_sizes)
-        self.out_activation_ = self._out_activation
-        self.n_iter_ = 0
-        self.t_ = 0
-        self.loss_curve_ = []
-        validates = self.early_stopping and self.solver != "lbfgs"
-        self.best_loss_ = None if validates else np.inf
-        self.best_validation_score_ = -np.inf if validates else None
-        self.validation_scores_ = [] if validates else None
-        self.validation_loss_curve_ = [] if validates else None
-        self.__dict__.pop("_progress", None)
-
     def _make_problem(
         self,
         X: Array,
@@ -242,29 +255,23 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         weights: NDArray[np.float64] | None,
         layer_sizes: tuple[int, ...],
         backend: Backend,
+        dtype: str,
     ) -> Problem:
         """Put together what a solver needs; X stays where it is."""
-        xp = backend.xp
-        dtype = "float64" if self.arithmetic == "exact" or X.dtype == xp.float64 else "float32"
         arithmetic = open_arithmetic(self.arithmetic, backend, dtype)
-        X = xp.astype(X, arithmetic.dtype, copy=False)
+        X = backend.xp.astype(X, arithmetic.dtype, copy=False)
         device_targets = backend.asarray(targets, "int32" if targets.dtype == np.int32 else dtype)
         data = DeviceData(arithmetic.round_activation(X), device_targets)
         objective = self._make_objective(layer_sizes)
         return Problem(objective, float(self.alpha), data, targets, weights, backend, arithmetic, dtype)
 
     def _make_objective(self, layer_sizes: tuple[int, ...]) -> Objective:
-        return Objective(Network(layer_sizes, SIGMOID.get(self.activation, self.activation)), self._loss_name)
+        network = Network(layer_sizes, SIGMOID.get(self.activation, self.activation))
+        return Objective(network, LOSSES_BY_OUTPUT[self.out_activation_])
 
     def _host_parameters(self) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
         """Return weights and biases on the host, wherever they are."""
         return [to_host(array) for array in self.coefs_], [to_host(array) for array in self.intercepts_]
-
-    def _make_optimizer(self) -> Optimizer:
-        rate = float(self.learning_rate_init)
-        if self.solver == "adam":
-            return Adam(rate, float(self.beta_1), float(self.beta_2), float(self.epsilon), epsilon_hat=True)
-        return SGD(rate, float(self.momentum), bool(self.nesterovs_momentum and self.momentum > 0))
 
     def _remember(self, parameters: Parameters) -> None:
         self.coefs_ = [layer.weight for layer in parameters]
@@ -281,32 +288,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _take_loss(self, loss: float) -> None:
         self.loss_ = loss
-        if self.best_loss_ is None or loss < self.best_loss_:
-            self.best_loss_ = loss
-
-    def _fit_lbfgs(self, problem: Problem) -> Parameters:
-        def after_iteration(coefs: list[NDArray[Any]], intercepts: list[NDArray[Any]], loss: float) -> bool:
-            self.n_iter_ += 1
-            self.t_ += len(problem.targets)
-            self.loss_curve_.append(loss)
-            self._take_loss(loss)
-            self._say(f"Iteration {self.n_iter_}, loss = {loss:.8f}")
-            if not self.callbacks:
-                return False
-            self._remember(problem.to_device(coefs, intercepts))
-            return self._call_back()
-
-        self.n_iter_ = 0
-        coefs, intercepts, loss, self.n_iter_ = minimize_lbfgs(
-            problem,
-            *self._host_parameters(),
-            max_iter=self.max_iter,
-            max_fun=self.max_fun,
-            tol=self.tol,
-            callback=after_iteration,
-        )
-        self._take_loss(loss)  # known even where no iteration was needed
-        return problem.to_device(coefs, intercepts)
+        self.best_loss_ = min(loss, self.best_loss_)
 
     def _forward(self, X: Any, method: str) -> tuple[Array, Backend]:
         """Return the predictions of rows, shape (n, n_outputs), where the rows are."""
@@ -314,13 +296,16 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         X, backend = take_features(self, X, reset=False)
         require_same_place(self, backend, self.coefs_[0], method)
         xp = backend.xp
-        weights, dtype = self.coefs_, X.dtype
-        arithmetic = make_arithmetic(
-            self.arithmetic, backend, "float64" if weights[0].dtype == xp.float64 else "float32"
-        ).for_inference()
-        parameters = tuple(map(Layer, weights, self.intercepts_))
-        sizes = (weights[0].shape[0], *(weight.shape[1] for weight in weights))
-        features = arithmetic.round_activation(xp.astype(X, weights[0].dtype, copy=False))
+        dtype = X.dtype
+        is_double = self.arithmetic == "exact" or self.coefs_[0].dtype == xp.float64
+        arithmetic = make_arithmetic(self.arithmetic, backend, "float64" if is_double else "float32").for_inference()
+
+        def cast(array: Array) -> Array:
+            return xp.astype(array, arithmetic.dtype, copy=False)
+
+        parameters = map_parameters(cast, tuple(map(Layer, self.coefs_, self.intercepts_)))
+        sizes = (parameters[0].weight.shape[0], *(layer.bias.shape[0] for layer in parameters))
+        features = arithmetic.round_activation(cast(X))
         rows = DeviceRows(DeviceData(features, None), backend)
         step = PredictionStep(self._make_objective(sizes), 1.0, arithmetic)
         n = X.shape[0]
@@ -328,7 +313,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         return xp.astype(xp.reshape(values, (-1, sizes[-1]))[:n, :], dtype, copy=False), backend
 
     def move_to(self, X: Any) -> BaseMultilayerPerceptron:
-        """Move what was fitted to where an array is.
+        """Move what was fitted to where an array is; a next `partial_fit` begins with a new optimiser.
 
         Parameters
         ----------
@@ -341,9 +326,9 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         """
         check_is_fitted(self)
         backend = backend_of(X if is_foreign(X) else np.empty(0))
-        coefs, intercepts = self._host_parameters()
-        self.coefs_ = [follow(array, backend) for array in coefs]
-        self.intercepts_ = [follow(array, backend) for array in intercepts]
+        # Exact arithmetic has float64 alone, and needs all of its bits wherever it goes.
+        move = backend.asarray if self.arithmetic == "exact" else partial(follow, backend=backend)
+        self.coefs_, self.intercepts_ = ([move(array) for array in arrays] for arrays in self._host_parameters())
         if hasattr(self, "classes_"):
             self.classes_ = follow(self._labels.classes, backend)
         self.__dict__.pop("_progress", None)

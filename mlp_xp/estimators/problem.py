@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlp_xp.arithmetic import Arithmetic
-from mlp_xp.array_types import Array, PyTree
+from mlp_xp.array_types import Array, PyTree, leaves, rebuild
 from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData
 from mlp_xp.inference import EvaluationStep, infer
@@ -64,6 +64,11 @@ class Problem:
         """Return an optimiser's state with another learning rate."""
         rate = self.backend.asarray(np.asarray(learning_rate), self.dtype)
         return optimizer_state._replace(learning_rate=rate)
+
+    def cast(self, tree: PyTree) -> PyTree:
+        """Return arrays on the device in the training's type."""
+        xp, dtype = self.backend.xp, self.arithmetic.dtype
+        return rebuild(tree, (xp.astype(array, dtype, copy=False) for array in leaves(tree)))
 
     def evaluate(self, parameters: Parameters, numbers: NDArray[np.int32]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return losses, shape (n,), and predictions, (n, n_outputs), of the rows of those numbers, on the host."""

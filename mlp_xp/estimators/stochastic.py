@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -16,6 +16,7 @@ from mlp_xp.estimators.problem import Problem
 from mlp_xp.estimators.schedules import Schedule
 from mlp_xp.loop import Loop
 from mlp_xp.network import Parameters
+from mlp_xp.optimizers import SGD, Adam, Optimizer
 from mlp_xp.randomness import dropout_keys
 from mlp_xp.step import TrainingStep
 
@@ -31,17 +32,50 @@ class Progress:
 
     Attributes
     ----------
+    optimizer : Optimizer
+        The first call's, whatever the settings are now; and so is the schedule, as scikit-learn has it.
     schedule : Schedule
     optimizer_state : pytree
-    stalled : int
-        Epochs one after another that brought no improvement.
+        After the same step as the estimator's ``coefs_``.
     dropout_seed : int or None
+        None until there is dropout.
     """
 
+    optimizer: Optimizer
     schedule: Schedule
     optimizer_state: PyTree
-    stalled: int = 0
     dropout_seed: int | None = None
+
+
+class Plan(NamedTuple):
+    """What a training by batches goes through.
+
+    Attributes
+    ----------
+    rows : ndarray of int32, shape (n,)
+        Numbers of the rows to train on.
+    validation : ndarray of int32, shape (n_samples - n,), or None
+        Of those to validate on.
+    batch_size : int
+    """
+
+    rows: NDArray[np.int32]
+    validation: NDArray[np.int32] | None
+    batch_size: int
+
+
+def make_plan(estimator: BaseMultilayerPerceptron, problem: Problem) -> Plan:
+    """Return the plan of the estimator's settings.
+
+    Raises
+    ------
+    ValueError
+        If the validation set is too small, or exact arithmetic cannot have such batches.
+    """
+    rows, validation = split_rows(estimator, problem)
+    batch_size = choose_batch_size(estimator, len(rows))
+    problem.arithmetic.certify(problem.objective.network.layer_sizes, batch_size, 1.0)
+    return Plan(rows, validation, batch_size)
 
 
 def split_rows(
@@ -69,7 +103,7 @@ def choose_batch_size(estimator: BaseMultilayerPerceptron, n_rows: int) -> int:
         return min(200, n_rows)
     if estimator.batch_size > n_rows:
         warnings.warn(
-            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped.", stacklevel=5
+            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped.", stacklevel=6
         )
     return min(int(estimator.batch_size), n_rows)
 
@@ -111,7 +145,7 @@ def lay_out(
 
 
 def fit_stochastic(
-    estimator: BaseMultilayerPerceptron, problem: Problem, parameters: Parameters, *, incremental: bool
+    estimator: BaseMultilayerPerceptron, problem: Problem, plan: Plan, parameters: Parameters, *, incremental: bool
 ) -> Parameters:
     """Train until nothing improves or ``max_iter`` is reached; of ``partial_fit``, a single epoch.
 
@@ -120,6 +154,7 @@ def fit_stochastic(
     estimator : BaseMultilayerPerceptron
         Holds the settings, and is told how the training goes in its fitted attributes.
     problem : Problem
+    plan : Plan
     parameters : tuple of Layer
         Where to begin.
     incremental : bool
@@ -131,30 +166,20 @@ def fit_stochastic(
     Raises
     ------
     ValueError
-        If the validation set is too small, or a loss is not finite.
+        If a loss is not finite.
 
     Warns
     -----
     ConvergenceWarning
         If ``max_iter`` was reached.
     """
-    rows, validation = split_rows(estimator, problem)
-    batch_size = choose_batch_size(estimator, len(rows))
-    problem.arithmetic.certify(problem.objective.network.layer_sizes, batch_size, 1.0)
+    rows, validation, batch_size = plan
+    progress = _take_up(estimator, problem, parameters, incremental=incremental)
     is_uneven = problem.weights is not None or len(rows) % batch_size != 0
     objective = problem.objective if is_uneven else problem.objective_of_batch(batch_size)
-    optimizer = estimator._make_optimizer()
     limit = estimator.max_gradient_norm  # a number of NumPy's own would change the type of what it is multiplied with
     limit = None if limit is None else float(limit)
-    step = TrainingStep(objective, optimizer, 1.0, problem.arithmetic, float(estimator.dropout), limit)
-    if not (incremental and hasattr(estimator, "_progress")):
-        kind = estimator.learning_rate if estimator.solver == "sgd" else "constant"
-        schedule = Schedule(kind, float(estimator.learning_rate_init), estimator.power_t)
-        stalled = estimator._progress.stalled if hasattr(estimator, "_progress") else 0
-        estimator._progress = Progress(schedule, optimizer.init(parameters, problem.arithmetic), stalled)
-        if estimator.dropout:
-            estimator._progress.dropout_seed = int(estimator._random_state.randint(2**31))
-    progress = estimator._progress
+    step = TrainingStep(objective, progress.optimizer, 1.0, problem.arithmetic, float(estimator.dropout), limit)
     loop = Loop(step, problem.rows, problem.backend, parameters, progress.optimizer_state)
     sizes = np.minimum(batch_size, len(rows) - np.arange(0, len(rows), batch_size))
     best = parameters
@@ -172,18 +197,20 @@ def fit_stochastic(
             estimator.loss_ = float(losses @ sizes) / len(rows)
             estimator.loss_curve_.append(estimator.loss_)
             estimator._remember(loop.parameters)
+            progress.optimizer_state = loop.optimizer_state
             estimator._say(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
             if validation is None:
                 improved = _compare_loss(estimator)
             else:
                 improved, is_best = _validate(estimator, problem, loop.parameters, validation)
                 best = loop.parameters if is_best else best
-            progress.stalled = 0 if improved else progress.stalled + 1
+            estimator._no_improvement_count = 0 if improved else estimator._no_improvement_count + 1
             learning_rate = progress.schedule.current
             progress.schedule.after_epoch(estimator.t_)
-            stops = progress.stalled > estimator.n_iter_no_change and _stall(estimator, progress)
+            stops = estimator._no_improvement_count > estimator.n_iter_no_change and _stall(estimator, progress)
             if progress.schedule.current != learning_rate:
                 loop.optimizer_state = problem.with_learning_rate(loop.optimizer_state, progress.schedule.current)
+                progress.optimizer_state = loop.optimizer_state
             if estimator._call_back() or stops:
                 break
         else:
@@ -196,8 +223,31 @@ def fit_stochastic(
                 )
     except KeyboardInterrupt:
         warnings.warn("Training interrupted by user.", stacklevel=4)
-    progress.optimizer_state = loop.optimizer_state
     return loop.parameters if validation is None else best
+
+
+def _make_optimizer(estimator: BaseMultilayerPerceptron) -> Optimizer:
+    rate = float(estimator.learning_rate_init)
+    if estimator.solver == "adam":
+        beta_1, beta_2 = float(estimator.beta_1), float(estimator.beta_2)
+        return Adam(rate, beta_1, beta_2, float(estimator.epsilon), epsilon_hat=True)
+    return SGD(rate, float(estimator.momentum), bool(estimator.nesterovs_momentum and estimator.momentum > 0))
+
+
+def _take_up(
+    estimator: BaseMultilayerPerceptron, problem: Problem, parameters: Parameters, *, incremental: bool
+) -> Progress:
+    """Return the progress of the last `partial_fit`, or else that of a beginning."""
+    if not (incremental and hasattr(estimator, "_progress")):
+        optimizer = _make_optimizer(estimator)
+        kind = estimator.learning_rate if estimator.solver == "sgd" else "constant"
+        schedule = Schedule(kind, float(estimator.learning_rate_init), estimator.power_t)
+        estimator._progress = Progress(optimizer, schedule, optimizer.init(parameters, problem.arithmetic))
+    progress = estimator._progress
+    progress.optimizer_state = problem.cast(progress.optimizer_state)
+    if estimator.dropout and progress.dropout_seed is None:
+        progress.dropout_seed = int(estimator._random_state.randint(2**31))
+    return progress
 
 
 def _shuffle(rows: NDArray[np.int32], random_state: np.random.RandomState) -> NDArray[np.int32]:
@@ -210,7 +260,7 @@ def _shuffle(rows: NDArray[np.int32], random_state: np.random.RandomState) -> ND
 def _keys(estimator: BaseMultilayerPerceptron, n_steps: int) -> tuple[NDArray[np.int32], ...]:
     """Return the keys of the next epoch's dropout masks, if there is dropout."""
     seed = estimator._progress.dropout_seed
-    if seed is None:
+    if not estimator.dropout or seed is None:
         return ()
     return (dropout_keys(n_steps, len(estimator.coefs_) - 1, seed, len(estimator.loss_curve_)),)
 
@@ -248,7 +298,7 @@ def _stall(estimator: BaseMultilayerPerceptron, progress: Progress) -> bool:
     )
     goes_on, consequence = progress.schedule.after_stall()
     estimator._say(f"{found} {consequence}")
-    progress.stalled = 0 if goes_on else progress.stalled
+    estimator._no_improvement_count = 0 if goes_on else estimator._no_improvement_count
     return not goes_on
 
 

@@ -163,6 +163,14 @@ def test_a_batch_larger_than_the_data_is_clipped_with_a_warning() -> None:
         MLPClassifier(**FEW, batch_size=1000).fit(X, Y)
 
 
+@pytest.mark.filterwarnings("always")
+@pytest.mark.parametrize("settings", [{"batch_size": 1000}, {"solver": "lbfgs"}], ids=str)
+def test_a_warning_points_at_the_line_that_called(settings: dict[str, Any]) -> None:
+    with pytest.warns(UserWarning, match="clipped|failed to converge") as caught:
+        MLPClassifier(**FEW, **settings).fit(X, Y)
+    assert {warning.filename for warning in caught} == {__file__}
+
+
 def test_negative_counts(backend: Backend) -> None:
     with pytest.raises(ValueError, match=r"y has the value -1\.0: loss='poisson' takes no numbers below 0"):
         MLPRegressor(**FEW, loss="poisson").fit(backend.asarray(X, "float32"), Y - 1)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from pathlib import Path
 from typing import Any
 
+import array_api_compat
 import numpy as np
 import pytest
 import sklearn.neural_network as theirs
-from safetensors.numpy import save_file
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
 import mlp_xp.neural_network as ours
+from checks import DTYPES
 from mlp_xp.backend import Backend
-from mlp_xp.errors import DataError
-from mlp_xp.neural_network import MLPClassifier, from_sklearn, load, save
+from mlp_xp.neural_network import MLPClassifier, from_sklearn
 
 IRIS = load_iris()
 X, Y = IRIS.data, IRIS.target
@@ -123,6 +121,13 @@ def test_a_state_dict_lies_in_memory_as_files_are_written() -> None:
         (lambda state: state.update({"2.weight": np.ones((3, 4))}), r"must be \(n_out, 5\) and \(n_out,\)"),
         (lambda state: state.update({"2.weight": np.ones((2, 5)), "2.bias": np.ones(2)}), "but the estimator's"),
         (lambda state: state.clear(), "the state_dict has nothing"),
+        (lambda state: state.update({"0.weight": np.ones(5), "0.bias": np.ones(5)}), r"must be \(n_out, n_in\)"),
+        (lambda state: state.update({"0.weight": np.array(1.0)}), r"0\.weight has the shape \(\)"),
+        (lambda state: state.update({"0.weight": np.ones((5, 0))}), r"0\.weight has the shape \(5, 0\)"),
+        (lambda state: state.update({"2.bias": np.ones(3, np.int32)}), "2.bias is of the type int32: convert it"),
+        (lambda state: state.update({"2.bias": np.ones(3, np.float16)}), "2.bias is of the type float16: convert it"),
+        (lambda state: state.update({"2.bias": np.ones(3, np.float32)}), "some float64: convert them to one type"),
+        (lambda state: state.update({"2.bias": np.full(3, np.nan)}), "2.bias has numbers that are not finite"),
     ],
 )
 def test_a_state_dict_of_something_else_is_refused(change: Any, text: str) -> None:
@@ -134,50 +139,49 @@ def test_a_state_dict_of_something_else_is_refused(change: Any, text: str) -> No
     np.testing.assert_array_equal(classifier.predict_proba(X), before)
 
 
-@pytest.mark.parametrize("case", TARGETS)
-def test_a_file_holds_all_that_predicts(backend: Backend, tmp_path: Path, case: str) -> None:
-    name, y, settings = TARGETS[case]
-    estimator = getattr(ours, name)(**FEW, **settings).fit(backend.asarray(X, "float64"), y)
-    save(estimator, tmp_path / "it.safetensors")
-    loaded = load(tmp_path / "it.safetensors")
-    assert type(loaded) is type(estimator)
-    assert repr(loaded) == repr(estimator)
-    assert loaded.loss_curve_ == estimator.loss_curve_
-    assert_same_predictions(loaded, estimator.move_to(X))
-    place = backend.asarray(X, "float64")
-    assert type(loaded.move_to(place).coefs_[0]) is type(place)
+def test_numbers_of_16_bits_are_refused_in_every_library() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    classifier = MLPClassifier(**FEW).fit(torch.asarray(X), Y)
+    for dtype in (torch.bfloat16, torch.float16):
+        state = {key: array.to(dtype) for key, array in classifier.state_dict().items()}
+        with pytest.raises(ValueError, match=rf"0\.weight is of the type {dtype}: convert it to float32 or float64"):
+            classifier.load_state_dict(state)
 
 
-def test_names_of_features_are_in_the_file(tmp_path: Path) -> None:
-    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
-    frame = pandas.DataFrame(X, columns=["a", "b", "c", "d"])
-    save(MLPClassifier(**FEW).fit(frame, Y), tmp_path / "it.safetensors")
-    with pytest.raises(ValueError, match="The feature names should match"):
-        load(tmp_path / "it.safetensors").predict(frame[["b", "a", "c", "d"]])
+@pytest.mark.parametrize("arithmetic", ["native", "exact"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_state_dict_is_copied_bit_by_bit(backend: Backend, dtype: str, arithmetic: str) -> None:
+    like = backend.asarray(np.zeros(1), dtype)
+    hosts = [array / 3.0 for array in (np.ones((5, 4)), np.ones(5), np.ones((3, 5)), np.ones(3))]
+    hosts = [array.astype(dtype) for array in hosts]
+    given = [backend.asarray(array.copy(), dtype) for array in hosts]
+    classifier = MLPClassifier(**FEW, arithmetic=arithmetic).fit(X, Y)
+    names = ("0.weight", "0.bias", "2.weight", "2.bias")
+    classifier.load_state_dict(dict(zip(names, given, strict=True)))
+    if isinstance(given[0], np.ndarray) and given[0].flags.writeable:
+        for array in given:
+            array[...] = 7.0
+    taken = (classifier.coefs_[0], classifier.intercepts_[0], classifier.coefs_[1], classifier.intercepts_[1])
+    for array, host in zip(taken, hosts, strict=True):
+        assert type(array) is type(like)
+        assert array.dtype == like.dtype
+        assert array_api_compat.device(array) == array_api_compat.device(like)
+        np.testing.assert_array_equal(backend.to_host(array), host.T)
 
 
-def test_files_that_hold_no_estimator(tmp_path: Path) -> None:
-    path = tmp_path / "it.safetensors"
-    with pytest.raises(DataError, match=r"it\.safetensors: cannot be read as safetensors"):
-        load(path)
-    path.write_bytes(b"no tensors at all")
-    with pytest.raises(DataError, match=r"it\.safetensors: cannot be read as safetensors"):
-        load(path)
-    tensors = MLPClassifier(**FEW).fit(X, Y).state_dict()
-    described = {"class": "MLPClassifier", "parameters": {}, "fitted": {}, "feature_names": [], "is_multilabel": False}
-    described |= {"classes": [0, 1, 2], "classes_dtype": "<i8"}
-    for change in (
-        {"class": "Popen"},
-        {"parameters": {"alpha": -1.0}},
-        {"parameters": {"no_such": 1}},
-        {"classes": [0, 1]},
-        {"classes_dtype": "no type"},
-        {"fitted": None},
-    ):
-        metadata = {"mlp_xp.neural_network": json.dumps({**described, **change})}
-        save_file({name: np.array(array, order="C") for name, array in tensors.items()}, path, metadata=metadata)
-        with pytest.raises(DataError, match=r"it\.safetensors: holds no estimator"):
-            load(path)
-    save_file({"0.weight": np.ones((2, 3))}, path)
-    with pytest.raises(DataError, match=r"holds no estimator .* \(KeyError"):
-        load(path)
+def test_a_state_dict_of_jax_keeps_its_bits_also_when_64_bits_are_off_again() -> None:
+    jax = pytest.importorskip("jax", reason="JAX is not installed")
+    classifier = MLPClassifier(**FEW, arithmetic="exact").fit(X, Y)
+    before = [array.copy() for array in classifier.coefs_]
+    was = jax.config.jax_enable_x64
+    try:
+        jax.config.update("jax_enable_x64", True)
+        state = {key: jax.numpy.asarray(array) for key, array in classifier.state_dict().items()}
+        jax.config.update("jax_enable_x64", False)
+        classifier.load_state_dict(state)
+        for array, host in zip(classifier.coefs_, before, strict=True):
+            assert isinstance(array, jax.Array)
+            assert array.dtype == np.float64
+            np.testing.assert_array_equal(np.asarray(array), host)
+    finally:
+        jax.config.update("jax_enable_x64", was)

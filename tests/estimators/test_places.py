@@ -140,3 +140,15 @@ def test_exact_arithmetic_has_the_same_bits_everywhere(backend: Backend) -> None
         for place in (X, backend.asarray(X, "float64"))
     ]
     assert curves[0] == curves[1]
+
+
+def test_exact_parameters_keep_all_bits_wherever_they_go(backend: Backend) -> None:
+    classifier = MLPClassifier(**FEW, arithmetic="exact").fit(X, Y)
+    before, table = [*classifier.coefs_, *classifier.intercepts_], X.astype(np.float32)
+    expected = classifier.predict_proba(table)
+    place = backend.asarray(table)  # JAX has no float64 yet
+    classifier.move_to(place)
+    for array, host in zip((*classifier.coefs_, *classifier.intercepts_), before, strict=True):
+        assert_follows(array, backend.asarray(host), host.shape)
+        np.testing.assert_array_equal(backend.to_host(array), host)
+    np.testing.assert_array_equal(backend.to_host(classifier.predict_proba(place)), expected)
