@@ -102,13 +102,13 @@ def _outputs(graph: _Graph, estimator: Any, x: str, dtype: np.dtype[Any]) -> lis
         return [helper.make_tensor_value_info("predictions", number, shape)]
     labels = estimator._labels
     kind, shape = TensorProto.INT64, [None]
-    half = graph.constant("half", np.asarray(0.5, dtype))
     if labels.is_multilabel:
+        half = graph.constant("half", np.asarray(0.5, dtype))
         graph.add("Cast", [graph.add("Greater", [x, half])], output="label", to=kind)
         shape = [None, len(labels.classes)]
     else:
         if estimator.n_outputs_ == 1:
-            one = graph.add("Add", [half, half])
+            one = graph.constant("one", np.asarray(1, dtype))
             x = graph.add("Concat", [graph.add("Sub", [one, x]), x], axis=1)
         classes = labels.classes if len(labels.classes) > 1 else np.repeat(labels.classes, 2)
         classes = classes.astype(object) if classes.dtype.kind in "US" else classes

@@ -32,7 +32,7 @@ def begin_anew(estimator: BaseMultilayerPerceptron, layer_sizes: tuple[int, ...]
     Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010,
     section 4.2.
     """
-    factor = 2.0 if estimator.activation == "logistic" else 6.0
+    factor = 2.0 if estimator.activation in ("logistic", "sigmoid") else 6.0
     estimator.coefs_, estimator.intercepts_ = [], []
     for n_in, n_out in pairwise(layer_sizes):
         bound = np.sqrt(factor / (n_in + n_out))

@@ -75,6 +75,13 @@ def test_a_training_goes_on_there_as_here() -> None:
     assert len(there.loss_curve_) == 8
 
 
+def test_sigmoid_begins_where_logistic_does(backend: Backend) -> None:
+    place = backend.asarray(X, "float64")
+    first, second = (MLPClassifier(**FEW, activation=name).fit(place, Y) for name in ("sigmoid", "logistic"))
+    for one, other in zip(first.coefs_, second.coefs_, strict=True):
+        assert backend.to_host(one).tobytes() == backend.to_host(other).tobytes()
+
+
 def test_sigmoid_is_logistic_and_others_are_refused() -> None:
     assert MLPClassifier(**FEW, activation="sigmoid").fit(X, Y).to_sklearn().activation == "logistic"
     with pytest.raises(ValueError, match="activation='gelu': scikit-learn has identity, logistic, tanh, relu alone"):
