@@ -82,8 +82,8 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
     nesterovs_momentum : bool, default=True
         Whether that is Nesterov's.
     early_stopping : bool, default=False
-        Whether a part of the rows, with the classes in equal shares (but of several labels a row), is set aside, and
-        the score on them decides when to stop and which epoch's parameters are kept.
+        Whether a part of the rows (of two classes, in equal shares) is set aside, and the score on them decides when to
+        stop and which epoch's parameters are kept.
     validation_fraction : float, default=0.1
         That part.
     beta_1, beta_2 : float, default=0.9, 0.999
@@ -140,9 +140,9 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
 
     Notes
     -----
-    What differs from scikit-learn's: sparse tables are refused; validation rows are set aside by class for more than
-    two classes too; probabilities are not limited from below for the loss, which is larger where one is close to 0; y
-    and ``sample_weight`` may be of another library than X. What it does not have: ``class_weight`` and the parameters
+    What differs from scikit-learn's: sparse tables are refused; probabilities are not limited from below for the loss,
+    which is larger where one is close to 0; y and ``sample_weight`` may be of another library than X. The rows of more
+    than two classes are set aside as its code does it, not, as it documents, by class. What it does not have: ``class_weight`` and the parameters
     after it, the other activations, ``validation_loss_curve_``, a loss curve of "lbfgs", and X elsewhere.
 
     Examples

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
@@ -47,15 +48,22 @@ class Progress:
 def split_rows(
     estimator: BaseMultilayerPerceptron, problem: Problem
 ) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
-    """Return the numbers of the rows to train on, and of those to validate on, if any."""
+    """Return the numbers of the rows to train on, and of those to validate on, if any.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two rows to validate on, or one of two classes has a single row.
+    """
     everything = np.arange(len(problem.targets), dtype=np.int32)
     if not estimator.early_stopping:
         return everything, None
-    is_class = problem.targets.dtype == np.int32 and problem.targets.ndim == 1
+    # Scikit-learn documents it for all classes, but its code takes the same rows only so.
+    stratifies = is_classifier(estimator) and estimator.n_outputs_ == 1
     training, validation = train_test_split(
         everything,
         test_size=estimator.validation_fraction,
-        stratify=problem.targets if is_class else None,
+        stratify=problem.targets if stratifies else None,
         random_state=estimator._random_state,
     )
     if len(validation) < 2:

@@ -65,6 +65,21 @@ FITS: dict[str, tuple[str, Any, Any, dict[str, Any], Any]] = {
         {"early_stopping": True, "n_iter_no_change": 3, "learning_rate_init": 0.01, "max_iter": 60},
         None,
     ),
+    "early stopping, three classes": (
+        "MLPClassifier",
+        X,
+        Y,
+        {"early_stopping": True, "n_iter_no_change": 3, "learning_rate_init": 0.01, "max_iter": 60},
+        None,
+    ),
+    "early stopping, one row of a class": (
+        "MLPClassifier",
+        X[:101],
+        Y[:101],
+        {"early_stopping": True, "batch_size": 30},
+        WEIGHTS[:101],
+    ),
+    "early stopping, several labels": ("MLPClassifier", X, LABELS, {"early_stopping": True}, None),
     "early stopping, weights": (
         "MLPRegressor",
         X,
