@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from sklearn.model_selection import train_test_split
 from mlp_xp.array_types import PyTree
 from mlp_xp.estimators.problem import Problem
 from mlp_xp.estimators.schedules import Schedule
+from mlp_xp.estimators.user_warnings import warn
 from mlp_xp.loop import Loop
 from mlp_xp.network import Parameters
 from mlp_xp.randomness import dropout_keys
@@ -76,9 +76,7 @@ def choose_batch_size(estimator: BaseMultilayerPerceptron, n_rows: int) -> int:
     if estimator.batch_size == "auto":
         return min(200, n_rows)
     if estimator.batch_size > n_rows:
-        warnings.warn(
-            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped.", stacklevel=5
-        )
+        warn("Got `batch_size` less than 1 or larger than sample size. It is going to be clipped.")
     return min(int(estimator.batch_size), n_rows)
 
 
@@ -196,14 +194,13 @@ def fit_stochastic(
                 break
         else:
             if not incremental:
-                warnings.warn(
+                warn(
                     f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter}) reached and the optimization "
                     "hasn't converged yet.",
                     ConvergenceWarning,
-                    stacklevel=4,
                 )
     except KeyboardInterrupt:
-        warnings.warn("Training interrupted by user.", stacklevel=4)
+        warn("Training interrupted by user.")
     progress.optimizer_state = loop.optimizer_state
     return loop.parameters if validation is None else best
 
