@@ -21,8 +21,9 @@ from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData
 from mlp_xp.estimators.exchange import from_state_dict, to_sklearn, to_state_dict
-from mlp_xp.estimators.inputs import follow, require_same_place, take_features, take_weights, to_host
+from mlp_xp.estimators.inputs import follow, narrow, require_same_place, take_features, take_weights, to_host
 from mlp_xp.estimators.labels import Labels
+from mlp_xp.estimators.layer_sizes import LayerSizes
 from mlp_xp.estimators.lbfgs import minimize_lbfgs
 from mlp_xp.estimators.onnx_export import to_onnx
 from mlp_xp.estimators.problem import Problem
@@ -46,7 +47,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     """A multi-layer perceptron that is fitted and applied where the array it is given lives."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": [LayerSizes()],
         "activation": [StrOptions({*ACTIVATIONS, *SIGMOID})],
         "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
         "alpha": [Interval(Real, 0, None, closed="left")],
@@ -320,7 +321,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         ).for_inference()
         parameters = tuple(map(Layer, weights, self.intercepts_))
         sizes = (weights[0].shape[0], *(weight.shape[1] for weight in weights))
-        features = arithmetic.round_activation(xp.astype(X, weights[0].dtype, copy=False))
+        features = arithmetic.round_activation(narrow(self, X, weights[0], xp))
         rows = DeviceRows(DeviceData(features, None), backend)
         step = PredictionStep(self._make_objective(sizes), 1.0, arithmetic)
         n = X.shape[0]
