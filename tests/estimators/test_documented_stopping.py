@@ -79,7 +79,7 @@ def test_training_does_not_end_so_while_an_adaptive_rate_can_fall(backend: Backe
 def test_the_validation_rows_are_a_part_that_is_stratified_for_two_classes(
     kind: Any, y: NDArray[Any], is_stratified: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # That it is stratified for all classes, as scikit-learn's sentence says, its code does not hold: the rows are its own.
+    # Scikit-learn documents it for more classes, too, but its code does not: here are the rows that it takes.
     parts, asked = [], []
 
     def note(rows: NDArray[Any], **how: Any) -> Any:

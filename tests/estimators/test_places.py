@@ -14,6 +14,7 @@ from sklearn.datasets import load_iris
 from checks import DTYPES
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
+from mlp_xp.estimators.inputs import to_host
 from mlp_xp.namespaces import backend_of
 from mlp_xp.neural_network import MLPClassifier, MLPRegressor
 
@@ -92,6 +93,21 @@ def test_labels_keep_their_kind(backend: Backend) -> None:
     several = MLPClassifier(**FEW).fit(X_there, table).predict(X_there)
     assert type(several) is type(X_there)
     assert several.shape == (150, 2)
+
+
+@pytest.mark.parametrize("y", [Y + 2**33, (Y + 2**33).astype(np.uint64), Y.astype(np.uint64) + np.uint64(2**63 + 5)])
+def test_labels_that_the_library_cannot_hold_stay_on_the_host(backend: Backend, y: Any) -> None:
+    X_there = backend.asarray(X, "float32")
+    classifier = MLPClassifier(**{**FEW, "max_iter": 100, "learning_rate_init": 0.03}).fit(X_there, y)
+    np.testing.assert_array_equal(to_host(classifier.classes_), np.unique(y))
+    predicted = classifier.predict(X_there)
+    assert type(predicted) is type(classifier.classes_)
+    types = backend.xp.__array_namespace_info__().dtypes(device=backend.device)
+    fits = y.dtype.name in types or ("int64" in types and y.max() < 2**63)
+    assert type(predicted) is (type(X_there) if fits else np.ndarray)
+    assert np.mean(to_host(predicted) == y) > 0.9
+    assert classifier.score(X_there, y) > 0.9
+    np.testing.assert_array_equal(to_host(classifier.move_to(X_there).classes_), np.unique(y))
 
 
 def test_integers_become_the_librarys_default_type(backend: Backend) -> None:
