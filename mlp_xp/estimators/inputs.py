@@ -71,22 +71,22 @@ def take_features(estimator: BaseEstimator, X: Any, *, reset: bool) -> tuple[Arr
     return X, backend
 
 
-def narrow(estimator: BaseEstimator, X: Array, fitted: Array, xp: Namespace) -> Array:
-    """Return X, all of it finite, in the type of what was fitted.
+def narrow(estimator: BaseEstimator, X: Array, dtype: Any, xp: Namespace) -> Array:
+    """Return X, all of it finite, in the type that the estimator was fitted in.
 
     Raises
     ------
     ValueError
         If a value is too large for that type.
     """
-    if X.dtype == fitted.dtype:
+    if X.dtype == dtype:
         return X
     with np.errstate(over="ignore"):
-        narrowed = xp.astype(X, fitted.dtype)
+        narrowed = xp.astype(X, dtype)
     if not bool(xp.all(xp.isfinite(narrowed))):
         name = type(estimator).__name__
         raise ValueError(
-            f"Input X contains a value too large for {fitted.dtype}, in which this {name} was fitted. Fit it to X of "
+            f"Input X contains a value too large for {dtype}, in which this {name} was fitted. Fit it to X of "
             f"{X.dtype}, or scale X."
         )
     return narrowed
@@ -154,7 +154,7 @@ def require_same_place(estimator: BaseEstimator, backend: Backend, fitted: Array
     if there is backend:
         return
     name = type(estimator).__name__
-    was, now = (f"{place.name} on {place.device}" for place in (there, backend))
+    was, now = (f"{place.name} on {place.describe()['device']}" for place in (there, backend))
     raise ValueError(
         f"Inputs passed to {name}.{method}() must use the same namespace and the same device as those passed to "
         f"fit(): that was {was}, and now it is {now}. Convert X, or move the estimator with move_to(X)."

@@ -321,7 +321,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         ).for_inference()
         parameters = tuple(map(Layer, weights, self.intercepts_))
         sizes = (weights[0].shape[0], *(weight.shape[1] for weight in weights))
-        features = arithmetic.round_activation(narrow(self, X, weights[0], xp))
+        features = arithmetic.round_activation(narrow(self, X, weights[0].dtype, xp))
         rows = DeviceRows(DeviceData(features, None), backend)
         step = PredictionStep(self._make_objective(sizes), 1.0, arithmetic)
         n = X.shape[0]
