@@ -73,13 +73,14 @@ def test_balanced_classes_find_the_rare_one() -> None:
 
 
 @documents(validation_scores_=("The score at each iteration", "The score reported is the accuracy"))
-def test_the_validation_loss_is_that_of_the_validation_rows(backend: Backend) -> None:
+@pytest.mark.parametrize("weights", [None, np.linspace(0.5, 1.5, 150)])
+def test_validation_losses_and_scores_are_those_of_the_validation_rows(backend: Backend, weights: Any) -> None:
     seen: list[Any] = []
     X_there = backend.asarray(X, "float64")
-    classifier = MLPClassifier(
-        **FEW, early_stopping=True, callbacks=[lambda estimator: seen.append(estimator.predict_proba(X_there))]
-    )
-    classifier.fit(X_there, Y)
+    note = [lambda estimator: seen.append(estimator.predict_proba(X_there))]
+    classifier = MLPClassifier(**FEW, learning_rate_init=0.02, early_stopping=True, callbacks=note)
+    classifier.fit(X_there, Y, sample_weight=weights)
+    assert any(0 < score < 1 for score in classifier.validation_scores_)
     assert len(classifier.validation_loss_curve_) == len(classifier.validation_scores_) == classifier.n_iter_
     state = np.random.RandomState(0)
     for n_in, n_out in ((4, 6), (6, 3)):  # the initial parameters are drawn first
@@ -90,8 +91,10 @@ def test_the_validation_loss_is_that_of_the_validation_rows(backend: Backend) ->
         classifier.validation_loss_curve_, classifier.validation_scores_, seen, strict=True
     ):
         of_rows = backend.to_host(probabilities)[rows]
-        assert loss == pytest.approx(-np.mean(np.log(of_rows[np.arange(15), Y[rows]])), rel=1e-12)
-        assert score == np.mean(np.argmax(of_rows, axis=1) == Y[rows])
+        shares = None if weights is None else weights[rows]
+        logs = np.log(of_rows[np.arange(15), Y[rows]])
+        assert loss == pytest.approx(-np.average(logs, weights=shares), rel=1e-12)
+        assert score == pytest.approx(np.average(np.argmax(of_rows, axis=1) == Y[rows], weights=shares), rel=1e-12)
 
 
 def test_the_best_epochs_parameters_are_kept(backend: Backend) -> None:

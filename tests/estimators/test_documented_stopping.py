@@ -60,10 +60,15 @@ def test_verbose_says_what_did_not_improve(early_stopping: bool, what: str, caps
     assert last == f"{what} did not improve more than tol=100.000000 for 2 consecutive epochs. Stopping."
 
 
-def test_a_new_fit_does_not_count_the_epochs_that_the_last_one_missed() -> None:
+def test_a_new_fit_forgets_the_training_before_it() -> None:
     settings = {**FEW, "max_iter": 9, "tol": 100.0, "n_iter_no_change": 2}
-    classifier = MLPClassifier(**settings)
-    curves = [classifier.fit(X, Y).loss_curve_ for _ in range(2)]
+    again, new = MLPClassifier(**settings).fit(X, Y), MLPClassifier(**settings)
+    for classifier in (again, new):
+        classifier.set_params(solver="lbfgs").fit(X, Y)
+        classifier.set_params(solver="adam").partial_fit(X, Y).partial_fit(X, Y)  # Adam's means begin at 0
+    assert again.loss_curve_ == new.loss_curve_
+    np.testing.assert_array_equal(again.coefs_[0], new.coefs_[0])
+    curves = [again.fit(X, Y).loss_curve_ for _ in range(2)]
     assert [len(curve) for curve in curves] == [4, 4]
     assert curves[0] == curves[1]
 
