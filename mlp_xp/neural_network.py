@@ -110,7 +110,7 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
     Attributes
     ----------
     classes_ : array of shape (n_classes,)
-        The labels; of X's library, unless it cannot hold them: strings, and without 64-bit types, large integers.
+        The labels; of X's library, unless it cannot hold them: strings and, without 64-bit types, large numbers.
     loss_ : float
         Mean loss of the last epoch's batches, each before its step, penalty included.
     best_loss_ : float or None

@@ -162,20 +162,21 @@ def require_same_place(estimator: BaseEstimator, backend: Backend, fitted: Array
 
 
 def follow(host: NDArray[Any], backend: Backend) -> Array:
-    """Return host values on the device, in their own type if the library has it there, else in its default one.
-
-    What it cannot hold there stays on the host: strings, and integers that are too large for its default type.
-    """
+    """Return host values on the device, in their own type if the library has it there, else in its default one."""
     if host.dtype.kind not in "biuf":
-        return host
+        return host  # strings: no array library but NumPy has them
     info = backend.xp.__array_namespace_info__()
     if host.dtype.name in info.dtypes(device=backend.device):
         return backend.asarray(host)
     kind = "real floating" if host.dtype.kind == "f" else "integral"
-    default = str(info.default_dtypes(device=backend.device)[kind]).rpartition(".")[2]
-    if kind == "integral" and np.any(host.astype(default) != host):
-        return host
-    return backend.asarray(host, default)
+    default = info.default_dtypes(device=backend.device)[kind]
+    return backend.asarray(host, str(default).rpartition(".")[2])
+
+
+def follow_labels(classes: NDArray[Any], backend: Backend) -> Array:
+    """Return labels on the device if its library has a type that holds them there, else as they are, on the host."""
+    moved = follow(classes, backend)
+    return moved if np.array_equal(to_host(moved), classes) else classes
 
 
 def _check_table(X: Array, name: str) -> None:

@@ -21,7 +21,15 @@ from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData
 from mlp_xp.estimators.exchange import from_state_dict, to_sklearn, to_state_dict
-from mlp_xp.estimators.inputs import follow, narrow, require_same_place, take_features, take_weights, to_host
+from mlp_xp.estimators.inputs import (
+    follow,
+    follow_labels,
+    narrow,
+    require_same_place,
+    take_features,
+    take_weights,
+    to_host,
+)
 from mlp_xp.estimators.labels import Labels
 from mlp_xp.estimators.layer_sizes import LayerSizes
 from mlp_xp.estimators.lbfgs import minimize_lbfgs
@@ -162,7 +170,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         X, backend = take_features(self, X, reset=is_first)
         targets = self._take_targets(y, X, "partial_fit" if incremental else "fit" if is_first else "fit again")
         if hasattr(self, "_labels"):
-            self.classes_ = follow(self._labels.classes, backend)
+            self.classes_ = follow_labels(self._labels.classes, backend)
         weights = take_weights(sample_weight, X)
         of_classes = self._class_weights(targets)
         if of_classes is not None:
@@ -346,7 +354,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         self.coefs_ = [follow(array, backend) for array in coefs]
         self.intercepts_ = [follow(array, backend) for array in intercepts]
         if hasattr(self, "classes_"):
-            self.classes_ = follow(self._labels.classes, backend)
+            self.classes_ = follow_labels(self._labels.classes, backend)
         self.__dict__.pop("_progress", None)
         return self
 
