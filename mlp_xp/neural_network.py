@@ -9,12 +9,12 @@ import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.estimators import exchange, weight_files
+from mlp_xp.estimators.class_weights import weigh_rows
 from mlp_xp.estimators.inputs import take_targets, to_host
 from mlp_xp.estimators.labels import Labels
 from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
@@ -83,8 +83,8 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
     nesterovs_momentum : bool, default=True
         Whether that is Nesterov's.
     early_stopping : bool, default=False
-        Whether a part of the rows, with the classes in equal shares (but of several labels a row), is set aside, and
-        the score on them decides when to stop and which epoch's parameters are kept.
+        Whether a part of the rows (of two classes, in equal shares) is set aside, and the score on them decides when to
+        stop and which epoch's parameters are kept.
     validation_fraction : float, default=0.1
         That part.
     beta_1, beta_2 : float, default=0.9, 0.999
@@ -96,7 +96,8 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
     max_fun : int, default=15000
         Most evaluations of "lbfgs".
     class_weight : dict, list of dict, "balanced" or None, default=None
-        Weights of the classes, times ``sample_weight``; "balanced" gives every class the same sum.
+        Weights of the classes, ≥ 0, times ``sample_weight``; "balanced" gives every class the same sum. Of several
+        labels a row, a dict for every label, with the weights of 0 and 1.
     dropout : float, default=0.0
         Share of the hidden units that every step leaves out at random, the same ones on every backend; in [0, 1).
     max_gradient_norm : float or None, default=None
@@ -110,7 +111,7 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
     Attributes
     ----------
     classes_ : array of shape (n_classes,)
-        The labels; of X's library, unless they are strings.
+        The labels; of X's library, unless it cannot hold them: strings and, without 64-bit types, large numbers.
     loss_ : float
         Mean loss of the last epoch's batches, each before its step, penalty included.
     best_loss_ : float or None
@@ -141,12 +142,12 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
 
     Notes
     -----
-    What differs from scikit-learn's: sparse tables are refused; validation rows are set aside by class for more than
-    two classes too; with ``early_stopping``, a `fit` that goes on and finds no better score leaves the parameters as
-    they were, not those of its last epoch; probabilities are not limited from below for the loss, which is larger where
-    one is close to 0; y and ``sample_weight`` may be of another library than X. What it does not have: ``class_weight``
-    and the parameters after it, the other activations, ``validation_loss_curve_``, a loss curve of "lbfgs", and X
-    elsewhere.
+    What differs from scikit-learn's: sparse tables are refused; with ``early_stopping``, a `fit` that goes on and finds
+    no better score leaves the parameters as they were, not those of its last epoch; probabilities are not limited from
+    below for the loss, which is larger where one is close to 0; y and ``sample_weight`` may be of another library than
+    X. The rows of more than two classes are set aside as its code does it, not, as it documents, by class. What it does
+    not have: ``class_weight`` and the parameters after it, the other activations, ``validation_loss_curve_``, a loss
+    curve of "lbfgs", and X elsewhere.
 
     Examples
     --------
@@ -272,9 +273,7 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
     def _class_weights(self, targets: NDArray[Any]) -> NDArray[np.float64] | None:
         if self.class_weight is None:
             return None
-        y = targets.astype(np.int64) if self._labels.is_multilabel else self._labels.classes[targets]
-        weights: NDArray[np.float64] = compute_sample_weight(self.class_weight, y)
-        return weights
+        return weigh_rows(self.class_weight, self._labels, targets)
 
     def _score_of(self, predictions: NDArray[Any], targets: NDArray[Any], weights: NDArray[np.float64] | None) -> float:
         return float(accuracy_score(targets, self._labels.decide(predictions, np), sample_weight=weights))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -48,6 +51,14 @@ def computed(function: Callable[..., Array], arithmetic: Arithmetic, backend: Ba
     xs = tuple(backend.asarray(np.asarray(host)[None, ...]) for host in hosts)
     _, (results,) = backend.scan(Once(function, arithmetic), (), xs)
     return results[0, ...]
+
+
+def jax_says(code: str) -> str:
+    """Return what some code prints in a process whose JAX has two devices."""
+    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    header = "import jax, numpy as np\nfrom mlp_xp.namespaces import backend_of\n"
+    command = [sys.executable, "-c", header + code]
+    return subprocess.run(command, env=os.environ | flags, capture_output=True, text=True, check=True).stdout
 
 
 def as_integers(host: NDArray[Any]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import types
@@ -14,7 +13,7 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from checks import assert_array
+from checks import assert_array, jax_says
 from mlp_xp import namespaces
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend, list_backends, load_backend, open_backend
@@ -30,14 +29,6 @@ def descend(carry: Any, x: Any, rate: Any) -> Any:
     (weights,), (points, heights) = carry, x
     difference = points @ weights - heights
     return (weights - rate * (points.mT @ difference),), (difference,)
-
-
-def jax_says(code: str) -> str:
-    """Return what some code prints in a process whose JAX has two devices."""
-    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    header = "import jax, numpy as np\nfrom mlp_xp.namespaces import backend_of\n"
-    command = [sys.executable, "-c", header + code]
-    return subprocess.run(command, env=os.environ | flags, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("dtype", ["int32", "float32", "float64"])

@@ -10,12 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.sparse import issparse
+from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import check_consistent_length
-from sklearn.utils.validation import _check_sample_weight, _check_y, column_or_1d, validate_data
+from sklearn.utils.validation import _check_sample_weight, _check_y, validate_data
 
-from mlp_xp.array_types import Array
+from mlp_xp.array_types import Array, Namespace
 from mlp_xp.backend import Backend
-from mlp_xp.namespaces import backend_of, is_foreign, library_of
+from mlp_xp.estimators.user_warnings import warn
+from mlp_xp.namespaces import backend_of, is_foreign
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,6 +71,27 @@ def take_features(estimator: BaseEstimator, X: Any, *, reset: bool) -> tuple[Arr
     return X, backend
 
 
+def narrow(estimator: BaseEstimator, X: Array, dtype: Any, xp: Namespace) -> Array:
+    """Return X, all of it finite, in the type that the estimator was fitted in.
+
+    Raises
+    ------
+    ValueError
+        If a value is too large for that type.
+    """
+    if X.dtype == dtype:
+        return X
+    with np.errstate(over="ignore"):
+        narrowed = xp.astype(X, dtype)
+    if not bool(xp.all(xp.isfinite(narrowed))):
+        name = type(estimator).__name__
+        raise ValueError(
+            f"Input X contains a value too large for {dtype}, in which this {name} was fitted. Fit it to X of "
+            f"{X.dtype}, or scale X."
+        )
+    return narrowed
+
+
 def take_targets(estimator: BaseEstimator, y: Any, X: Array, *, numeric: bool) -> NDArray[Any]:
     """Return y on the host, of shape (n_samples,) or (n_samples, n_outputs).
 
@@ -75,6 +99,8 @@ def take_targets(estimator: BaseEstimator, y: Any, X: Array, *, numeric: bool) -
     ------
     ValueError
         If it is missing, not finite, or of another length than X.
+    TypeError
+        If it is sparse.
 
     Warns
     -----
@@ -84,10 +110,19 @@ def take_targets(estimator: BaseEstimator, y: Any, X: Array, *, numeric: bool) -
     if y is None:
         name = type(estimator).__name__
         raise ValueError(f"This {name} estimator requires y to be passed, but the target y is None.")
+    if issparse(y):
+        raise TypeError("Sparse data was passed for y, but dense data is required. Use '.toarray()' to convert it.")
     # Not `validate_data`, which forgets the features' names where it is given y alone.
     y = _check_y(to_host(y), multi_output=True, y_numeric=numeric, estimator=estimator)
     check_consistent_length(X, y)
-    return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y  # type: ignore[no-any-return]
+    if y.ndim == 1 or y.shape[1] > 1:
+        return y  # type: ignore[no-any-return]
+    warn(
+        "A column-vector y was passed when a 1d array was expected. Please change the shape of y to (n_samples,), for "
+        "example by ravel().",
+        DataConversionWarning,
+    )
+    return y[:, 0]  # type: ignore[no-any-return]
 
 
 def take_weights(sample_weight: Any, X: Array) -> NDArray[np.float64] | None:
@@ -119,7 +154,7 @@ def require_same_place(estimator: BaseEstimator, backend: Backend, fitted: Array
     if there is backend:
         return
     name = type(estimator).__name__
-    was, now = (f"{library_of(place.xp)} on {place.device}" for place in (there, backend))
+    was, now = (f"{place.name} on {place.describe()['device']}" for place in (there, backend))
     raise ValueError(
         f"Inputs passed to {name}.{method}() must use the same namespace and the same device as those passed to "
         f"fit(): that was {was}, and now it is {now}. Convert X, or move the estimator with move_to(X)."
@@ -136,6 +171,12 @@ def follow(host: NDArray[Any], backend: Backend) -> Array:
     kind = "real floating" if host.dtype.kind == "f" else "integral"
     default = info.default_dtypes(device=backend.device)[kind]
     return backend.asarray(host, str(default).rpartition(".")[2])
+
+
+def follow_labels(classes: NDArray[Any], backend: Backend) -> Array:
+    """Return labels on the device if its library has a type that holds them there, else as they are, on the host."""
+    moved = follow(classes, backend)
+    return moved if np.array_equal(to_host(moved), classes) else classes
 
 
 def _check_table(X: Array, name: str) -> None:

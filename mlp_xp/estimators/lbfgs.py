@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.array_types import Array
 from mlp_xp.batches import DeviceData
 from mlp_xp.estimators.problem import Problem
+from mlp_xp.estimators.user_warnings import warn
 from mlp_xp.losses import encode_targets
 from mlp_xp.network import Parameters
 from mlp_xp.objective import Objective
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
+
+CONVERGED, REACHED_A_LIMIT, CALLBACK_STOPPED = 0, 1, 99
+"""What SciPy calls the ends of a minimisation; any other is a line search that failed."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def minimize_lbfgs(
     Warns
     -----
     ConvergenceWarning
-        If it stopped before it converged.
+        If it stopped before it converged, and no callback wanted that.
     """
     shapes = [array.shape for array in (*coefs, *intercepts)]
     ends = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
@@ -145,11 +148,11 @@ def minimize_lbfgs(
         callback=after_iteration,
         options={"maxfun": max_fun, "maxiter": max_iter, "gtol": tol},
     )
-    if result.status == 1:
-        warnings.warn(
-            f"lbfgs failed to converge after {result.nit} iteration(s) (status=1):\n{result.message}\n\n"
-            "Increase the number of iterations (max_iter) or of evaluations (max_fun), or scale the data.",
+    if result.status not in (CONVERGED, CALLBACK_STOPPED):
+        more = "Increase the number of iterations (max_iter) or of evaluations (max_fun), or s"
+        warn(
+            f"lbfgs failed to converge after {result.nit} iteration(s) (status={result.status}):\n{result.message}\n\n"
+            f"{more if result.status == REACHED_A_LIMIT else 'S'}cale the data.",
             ConvergenceWarning,
-            stacklevel=5,
         )
     return *unpack(result.x), float(result.fun), int(result.nit)

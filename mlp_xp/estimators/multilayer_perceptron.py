@@ -21,8 +21,17 @@ from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData
 from mlp_xp.estimators.exchange import from_state_dict, to_sklearn, to_state_dict
-from mlp_xp.estimators.inputs import follow, require_same_place, take_features, take_weights, to_host
+from mlp_xp.estimators.inputs import (
+    follow,
+    follow_labels,
+    narrow,
+    require_same_place,
+    take_features,
+    take_weights,
+    to_host,
+)
 from mlp_xp.estimators.labels import Labels
+from mlp_xp.estimators.layer_sizes import LayerSizes
 from mlp_xp.estimators.lbfgs import fit_lbfgs
 from mlp_xp.estimators.onnx_export import to_onnx
 from mlp_xp.estimators.problem import Problem
@@ -53,7 +62,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     """A multi-layer perceptron that is fitted and applied where the array it is given lives."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": [LayerSizes()],
         "activation": [StrOptions({*ACTIVATIONS, *SIGMOID})],
         "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
         "alpha": [Interval(Real, 0, None, closed="left")],
@@ -200,7 +209,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         X, backend = take_features(self, X, reset=is_first)
         targets = self._take_targets(y, X, "partial_fit" if incremental else "fit" if is_first else "fit again")
         if hasattr(self, "_labels"):
-            self.classes_ = follow(self._labels.classes, backend)
+            self.classes_ = follow_labels(self._labels.classes, backend)
         weights = take_weights(sample_weight, X)
         of_classes = self._class_weights(targets)
         if of_classes is not None:
@@ -259,7 +268,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     ) -> Problem:
         """Put together what a solver needs; X stays where it is."""
         arithmetic = open_arithmetic(self.arithmetic, backend, dtype)
-        X = backend.xp.astype(X, arithmetic.dtype, copy=False)
+        X = narrow(self, X, arithmetic.dtype, backend.xp)
         device_targets = backend.asarray(targets, "int32" if targets.dtype == np.int32 else dtype)
         data = DeviceData(arithmetic.round_activation(X), device_targets)
         objective = self._make_objective(layer_sizes)
@@ -305,7 +314,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
 
         parameters = map_parameters(cast, tuple(map(Layer, self.coefs_, self.intercepts_)))
         sizes = (parameters[0].weight.shape[0], *(layer.bias.shape[0] for layer in parameters))
-        features = arithmetic.round_activation(cast(X))
+        features = arithmetic.round_activation(narrow(self, X, arithmetic.dtype, xp))
         rows = DeviceRows(DeviceData(features, None), backend)
         step = PredictionStep(self._make_objective(sizes), 1.0, arithmetic)
         n = X.shape[0]
@@ -330,7 +339,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         move = backend.asarray if self.arithmetic == "exact" else partial(follow, backend=backend)
         self.coefs_, self.intercepts_ = ([move(array) for array in arrays] for arrays in self._host_parameters())
         if hasattr(self, "classes_"):
-            self.classes_ = follow(self._labels.classes, backend)
+            self.classes_ = follow_labels(self._labels.classes, backend)
         self.__dict__.pop("_progress", None)
         return self
 

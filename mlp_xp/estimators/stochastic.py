@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
 from mlp_xp.array_types import PyTree
 from mlp_xp.estimators.problem import Problem
 from mlp_xp.estimators.schedules import Schedule
+from mlp_xp.estimators.user_warnings import warn
 from mlp_xp.loop import Loop
 from mlp_xp.network import Parameters
 from mlp_xp.optimizers import SGD, Adam, Optimizer
@@ -81,15 +82,22 @@ def make_plan(estimator: BaseMultilayerPerceptron, problem: Problem) -> Plan:
 def split_rows(
     estimator: BaseMultilayerPerceptron, problem: Problem
 ) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
-    """Return the numbers of the rows to train on, and of those to validate on, if any."""
+    """Return the numbers of the rows to train on, and of those to validate on, if any.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two rows to validate on, or one of two classes has a single row.
+    """
     everything = np.arange(len(problem.targets), dtype=np.int32)
     if not estimator.early_stopping:
         return everything, None
-    is_class = problem.targets.dtype == np.int32 and problem.targets.ndim == 1
+    # Scikit-learn documents it for all classes, but its code takes the same rows only so.
+    stratifies = is_classifier(estimator) and estimator.n_outputs_ == 1
     training, validation = train_test_split(
         everything,
         test_size=estimator.validation_fraction,
-        stratify=problem.targets if is_class else None,
+        stratify=problem.targets if stratifies else None,
         random_state=estimator._random_state,
     )
     if len(validation) < 2:
@@ -102,9 +110,7 @@ def choose_batch_size(estimator: BaseMultilayerPerceptron, n_rows: int) -> int:
     if estimator.batch_size == "auto":
         return min(200, n_rows)
     if estimator.batch_size > n_rows:
-        warnings.warn(
-            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped.", stacklevel=6
-        )
+        warn("Got `batch_size` less than 1 or larger than sample size. It is going to be clipped.")
     return min(int(estimator.batch_size), n_rows)
 
 
@@ -215,14 +221,13 @@ def fit_stochastic(
                 break
         else:
             if not incremental:
-                warnings.warn(
+                warn(
                     f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter}) reached and the optimization "
                     "hasn't converged yet.",
                     ConvergenceWarning,
-                    stacklevel=4,
                 )
     except KeyboardInterrupt:
-        warnings.warn("Training interrupted by user.", stacklevel=4)
+        warn("Training interrupted by user.")
     return loop.parameters if validation is None else best
 
 

@@ -38,6 +38,31 @@ def test_class_weights_are_weights_of_rows(backend: Backend, weights: Any) -> No
     assert given.loss_curve_ != MLPClassifier(**FEW).fit(place, y).loss_curve_
 
 
+@pytest.mark.parametrize("weights", ["balanced", [{0: 1.0, 1: 5.0}, {1: 0.5}]])
+def test_class_weights_of_labels_are_multiplied(backend: Backend, weights: Any) -> None:
+    place, table = backend.asarray(X, "float64"), np.stack([Y == 0, X[:, 1] > 3.5], axis=1).astype(int)
+    given = MLPClassifier(**FEW, class_weight=weights).fit(place, table, sample_weight=np.full(150, 2.0))
+    factors = (1 + 4 * table[:, 0]) * (1 - 0.5 * table[:, 1])  # of the dicts
+    if weights == "balanced":
+        share = table.mean(axis=0)
+        factors = np.prod(np.where(table == 1, 0.5 / share, 0.5 / (1 - share)), axis=1)
+    by_hand = MLPClassifier(**FEW).fit(place, table, sample_weight=2.0 * factors)
+    assert given.loss_curve_ == pytest.approx(by_hand.loss_curve_, rel=2.0**10 * np.finfo(np.float64).eps)
+    assert given.loss_curve_ != pytest.approx(MLPClassifier(**FEW).fit(place, table).loss_curve_, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("y", "weights", "expected"),
+    [(Y, {0: 2.0, 2: 3.0}, 2.0), (np.stack([Y == 0, Y > 0], axis=1).astype(int), [{1: 2.0}, {1: 3.0}], 2.0)],
+)
+def test_a_batch_may_lack_classes_that_have_weights(y: Any, weights: Any, expected: float) -> None:
+    classes = {"classes": np.arange(3 if y.ndim == 1 else 2)}
+    given = MLPClassifier(**FEW, class_weight=weights).partial_fit(X[:50], y[:50], **classes)
+    by_hand = MLPClassifier(**FEW).partial_fit(X[:50], y[:50], sample_weight=np.full(50, expected), **classes)
+    assert given.loss_curve_ == by_hand.loss_curve_
+    assert given.loss_curve_ != MLPClassifier(**FEW).partial_fit(X[:50], y[:50], **classes).loss_curve_
+
+
 def test_balanced_classes_find_the_rare_one() -> None:
     table, y = make_classification(1000, weights=[0.95], class_sep=0.5, random_state=0)
     found = []
@@ -47,30 +72,29 @@ def test_balanced_classes_find_the_rare_one() -> None:
     assert found[0] < 0.5 < found[1]
 
 
-@documents(
-    validation_scores_=("The score at each iteration", "The score reported is the accuracy"),
-    early_stopping="The split is stratified",
-)
-def test_the_validation_loss_is_that_of_the_validation_rows(backend: Backend) -> None:
+@documents(validation_scores_=("The score at each iteration", "The score reported is the accuracy"))
+@pytest.mark.parametrize("weights", [None, np.linspace(0.5, 1.5, 150)])
+def test_validation_losses_and_scores_are_those_of_the_validation_rows(backend: Backend, weights: Any) -> None:
     seen: list[Any] = []
     X_there = backend.asarray(X, "float64")
-    classifier = MLPClassifier(
-        **FEW, early_stopping=True, callbacks=[lambda estimator: seen.append(estimator.predict_proba(X_there))]
-    )
-    classifier.fit(X_there, Y)
+    note = [lambda estimator: seen.append(estimator.predict_proba(X_there))]
+    classifier = MLPClassifier(**FEW, learning_rate_init=0.02, early_stopping=True, callbacks=note)
+    classifier.fit(X_there, Y, sample_weight=weights)
+    assert any(0 < score < 1 for score in classifier.validation_scores_)
     assert len(classifier.validation_loss_curve_) == len(classifier.validation_scores_) == classifier.n_iter_
     state = np.random.RandomState(0)
     for n_in, n_out in ((4, 6), (6, 3)):  # the initial parameters are drawn first
         state.uniform(size=(n_in, n_out))
         state.uniform(size=n_out)
-    _, rows = train_test_split(np.arange(150), test_size=0.1, stratify=Y, random_state=state)
-    assert [int(np.sum(Y[rows] == c)) for c in range(3)] == [5, 5, 5]
+    _, rows = train_test_split(np.arange(150), test_size=0.1, random_state=state)
     for loss, score, probabilities in zip(
         classifier.validation_loss_curve_, classifier.validation_scores_, seen, strict=True
     ):
         of_rows = backend.to_host(probabilities)[rows]
-        assert loss == pytest.approx(-np.mean(np.log(of_rows[np.arange(15), Y[rows]])), rel=1e-12)
-        assert score == np.mean(np.argmax(of_rows, axis=1) == Y[rows])
+        shares = None if weights is None else weights[rows]
+        logs = np.log(of_rows[np.arange(15), Y[rows]])
+        assert loss == pytest.approx(-np.average(logs, weights=shares), rel=1e-12)
+        assert score == pytest.approx(np.average(np.argmax(of_rows, axis=1) == Y[rows], weights=shares), rel=1e-12)
 
 
 def test_the_best_epochs_parameters_are_kept(backend: Backend) -> None:
@@ -99,6 +123,27 @@ def test_callbacks_see_every_epoch_and_can_stop(backend: Backend, solver: str) -
     classifier = MLPClassifier(**FEW, solver=solver, callbacks=[stop_after_three]).fit(X_there, Y)
     assert seen == list(enumerate(classifier.loss_curve_, start=1))
     assert classifier.n_iter_ == 3
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_every_callback_is_called_though_another_stops(solver: str) -> None:
+    seen: list[str] = []
+
+    def stop(_: MLPClassifier) -> bool:
+        seen.append("first")
+        return True
+
+    MLPClassifier(**FEW, solver=solver, callbacks=[stop, lambda _: seen.append("second")]).fit(X, Y)
+    assert seen == ["first", "second"]
+
+
+def test_the_random_state_decides_which_units_are_dropped() -> None:
+    settings: dict[str, Any] = {**FEW, "dropout": 0.5, "shuffle": False, "max_iter": 1, "warm_start": True}
+    curves = []
+    for seed in (0, 0, 1):
+        classifier = MLPClassifier(**{**settings, "dropout": 0.0, "random_state": 0}).fit(X, Y)  # the same parameters
+        curves.append(classifier.set_params(dropout=0.5, random_state=seed).fit(X, Y).loss_curve_)
+    assert curves[0] == curves[1] != curves[2]
 
 
 def test_dropout_is_the_same_everywhere_and_only_in_training(backend: Backend) -> None:

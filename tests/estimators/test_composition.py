@@ -14,7 +14,7 @@ import sklearn
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_iris
-from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score, cross_validate
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -143,10 +143,14 @@ def test_metadata_is_routed() -> None:
         estimator = MLPClassifier(**FEW).set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
         pipeline = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), estimator)
         results = cross_validate(pipeline, X, Y, params={"sample_weight": weights}, cv=3, return_estimator=True)
-    by_hand = []
-    for fitted, score in zip(results["estimator"], results["test_score"], strict=True):
+    by_hand, unweighted = [], []
+    folds = [rows for _, rows in StratifiedKFold(3).split(X, Y)]
+    for fitted, score, rows in zip(results["estimator"], results["test_score"], folds, strict=True):
         by_hand.append(fitted[-1].loss_curve_[-1])
-        assert 0.0 <= score <= 1.0
+        right = fitted.predict(X[rows]) == Y[rows]
+        unweighted.append(np.mean(right))
+        assert score == pytest.approx(np.average(right, weights=weights[rows]))
+    assert results["test_score"].tolist() != pytest.approx(unweighted, abs=0.01)
     with sklearn.config_context(enable_metadata_routing=True):
         without = cross_validate(
             make_pipeline(StandardScaler(), MLPClassifier(**FEW)), X, Y, cv=3, return_estimator=True

@@ -128,6 +128,14 @@ def test_verbose_prints_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> 
     assert len(printed) == 8
 
 
+def test_verbose_prints_a_line_per_iteration_of_lbfgs(capsys: pytest.CaptureFixture[str]) -> None:
+    curve = MLPClassifier(**FEW, solver="lbfgs").fit(X, Y).loss_curve_
+    assert capsys.readouterr().out == ""
+    MLPClassifier(**FEW, solver="lbfgs", verbose=True).fit(X, Y)
+    expected = [f"Iteration {i}, loss = {loss:.8f}" for i, loss in enumerate(curve, start=1)]
+    assert capsys.readouterr().out.splitlines() == expected
+
+
 @documents(random_state="Pass an int")
 def test_random_state_makes_calls_repeatable(backend: Backend) -> None:
     place = backend.asarray(X, "float32")

@@ -173,6 +173,8 @@ def test_the_loss_is_that_of_its_name_and_the_penalty(backend: Backend, kind: st
     else:
         truths = y.reshape(150, -1)
         loss = np.mean(np.sum(np.logaddexp(0, z) - truths * z, axis=1))
+    output = {"squared_error": "identity", "poisson": "exp", "log loss": "softmax"}
+    assert estimator.out_activation_ == output.get(kind, "logistic")
     expected = loss + 3.0 / 2 * (np.sum(w_1**2) + np.sum(w_2**2)) / 150
     assert estimator.loss_ == pytest.approx(expected, rel=ULPS * np.finfo(np.float64).eps)
 

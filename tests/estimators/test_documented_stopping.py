@@ -52,6 +52,27 @@ def test_training_ends_when_enough_epochs_have_missed_the_tolerance(
     assert best == (estimator.best_validation_score_ if early_stopping else -estimator.best_loss_)
 
 
+@pytest.mark.parametrize(("early_stopping", "what"), [(False, "Training loss"), (True, "Validation score")])
+def test_verbose_says_what_did_not_improve(early_stopping: bool, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {**FEW, "max_iter": 9, "tol": 100.0, "n_iter_no_change": 2, "verbose": True}
+    MLPClassifier(**settings, early_stopping=early_stopping).fit(X, Y)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"{what} did not improve more than tol=100.000000 for 2 consecutive epochs. Stopping."
+
+
+def test_a_new_fit_forgets_the_training_before_it() -> None:
+    settings = {**FEW, "max_iter": 9, "tol": 100.0, "n_iter_no_change": 2}
+    again, new = MLPClassifier(**settings).fit(X, Y), MLPClassifier(**settings)
+    for classifier in (again, new):
+        classifier.set_params(solver="lbfgs").fit(X, Y)
+        classifier.set_params(solver="adam").partial_fit(X, Y).partial_fit(X, Y)  # Adam's means begin at 0
+    assert again.loss_curve_ == new.loss_curve_
+    np.testing.assert_array_equal(again.coefs_[0], new.coefs_[0])
+    curves = [again.fit(X, Y).loss_curve_ for _ in range(2)]
+    assert [len(curve) for curve in curves] == [4, 4]
+    assert curves[0] == curves[1]
+
+
 @documents(tol="When the loss or score", learning_rate="Each time two consecutive epochs")
 def test_training_does_not_end_so_while_an_adaptive_rate_can_fall(backend: Backend) -> None:
     settings = {**FEW, "solver": "sgd", "max_iter": 15, "tol": 100.0, "n_iter_no_change": 2}
@@ -69,11 +90,17 @@ def test_training_does_not_end_so_while_an_adaptive_rate_can_fall(backend: Backe
 )
 @pytest.mark.parametrize(
     ("kind", "y", "is_stratified"),
-    [(MLPClassifier, Y, True), (MLPClassifier, Y == 0, True), (MLPClassifier, LABELS, False), (MLPRegressor, Y, False)],
+    [
+        (MLPClassifier, Y == 0, True),
+        (MLPClassifier, Y, False),
+        (MLPClassifier, LABELS, False),
+        (MLPRegressor, (Y == 0).astype(float), False),
+    ],
 )
-def test_the_validation_rows_are_a_stratified_part_but_of_several_labels(
+def test_the_validation_rows_are_a_part_that_is_stratified_for_two_classes(
     kind: Any, y: NDArray[Any], is_stratified: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Scikit-learn documents it for more classes, too, but its code does not: here are the rows that it takes.
     parts, asked = [], []
 
     def note(rows: NDArray[Any], **how: Any) -> Any:
@@ -133,6 +160,7 @@ def test_lbfgs_has_no_validation_but_here_it_has_losses(backend: Backend, kind: 
     place = backend.asarray(X, "float64")
     estimator = kind(**FEW, solver="lbfgs", early_stopping=True).fit(place, Y)
     assert estimator.validation_scores_ is estimator.best_validation_score_ is None
+    assert estimator.validation_loss_curve_ is None
     assert estimator.best_loss_ == estimator.loss_ == min(estimator.loss_curve_)
     at_once = kind(**FEW, solver="lbfgs", tol=100.0).fit(place, Y)  # the first gradient is small enough
     assert (at_once.n_iter_, at_once.loss_curve_) == (0, [])

@@ -215,3 +215,80 @@ def test_ctrl_c_in_the_first_epoch_leaves_the_initial_weights(
         classifier.fit(X, Y)
     assert classifier.n_iter_ == len(classifier.loss_curve_) == 0
     assert classifier.predict(X).shape == (150,)
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_sparse_targets_get_one_clear_error(kind: Any) -> None:
+    table = scipy.sparse.csr_array(np.stack([Y == 0, Y > 0], axis=1).astype(int))
+    partly = {"classes": [0, 1]} if kind is MLPClassifier else {}
+    for method, more in (("fit", {}), ("partial_fit", partly)):
+        with pytest.raises(TypeError, match=r"Sparse data was passed for y, but dense data is required\. Use .\.to"):
+            getattr(kind(**FEW), method)(X, table, **more)
+
+
+@pytest.mark.parametrize(
+    "sizes", [10.5, "10", True, np.float64(4.0), [10.5], ["10"], [True], (3, np.True_), [[3, 4]], [None], np.array(7)]
+)
+def test_layers_of_no_whole_number_of_units(sizes: Any) -> None:
+    with pytest.raises(ValueError, match=r"hidden_layer_sizes.* must be an array-like of ints or an int in") as caught:
+        MLPClassifier(hidden_layer_sizes=sizes).fit(X, Y)
+    assert str(caught.value).endswith(f"Got {sizes!r} instead.")
+
+
+@pytest.mark.parametrize("sizes", [np.int64(3), np.array([3]), (np.int32(3),), [3], 3])
+def test_layers_of_any_whole_number(sizes: Any) -> None:
+    assert MLPClassifier(**{**FEW, "hidden_layer_sizes": sizes}).fit(X, Y).coefs_[0].shape == (4, 3)
+
+
+@pytest.mark.parametrize("weight", [-1, np.nan, np.inf, "heavy"])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_class_weights_that_are_none(method: str, weight: Any) -> None:
+    classifier = MLPClassifier(**FEW, class_weight={0: 1.0, 1: weight, 2: 1.0})
+    more = {"classes": [0, 1, 2]} if method == "partial_fit" else {}
+    with pytest.raises(ValueError, match=f"class_weight has {weight!r} for the class 1: it must be a finite number"):
+        getattr(classifier, method)(X, Y, **more)
+
+
+@pytest.mark.parametrize(
+    ("weights", "text"),
+    [
+        ({0: 0, 1: 0.0}, "has 0 for every class"),
+        ([{0: 1.0}, {0: 0, 1: 0}], "must be a dict or"),
+        ([3], "must be a dict or"),
+        ({7: 2.0}, "are not in class_weight"),
+    ],
+)
+def test_class_weights_that_do_not_fit_the_classes(weights: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text) as caught:
+        MLPClassifier(**FEW, class_weight=weights).fit(X, Y == 1)
+    assert "class_weight" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("weights", "text"),
+    [
+        ({0: 1.0}, "a list of dicts, one for every label: 2 here"),
+        ([{0: 1.0}], "a list of dicts, one for every label: 2 here"),
+        ([{0: 1.0}, "balanced"], "a list of dicts, one for every label: 2 here"),
+        ([{0: 1.0}, {1: -2.0}], "class_weight has -2.0 for the class 1"),
+        ([{0: 1.0}, {0: 0.0, 1: 0.0}], "has 0 for every class"),
+    ],
+)
+def test_class_weights_that_do_not_fit_the_labels_of_a_row(weights: Any, text: str) -> None:
+    table = np.stack([Y == 0, Y > 0], axis=1).astype(int)
+    with pytest.raises(ValueError, match=text):
+        MLPClassifier(**FEW, class_weight=weights).fit(X, table)
+
+
+def test_rows_that_the_type_of_the_fit_cannot_hold(backend: Backend) -> None:
+    regressor = MLPRegressor(**FEW).fit(backend.asarray(X, "float32"), Y)
+    place = backend.asarray(X * 1e39, "float64")
+    with pytest.raises(ValueError, match=r"X contains a value too large for .*float32, in which this MLPRegressor was"):
+        regressor.predict(place)
+    assert regressor.predict(backend.asarray(X, "float64")).dtype == place.dtype
+
+
+def test_two_classes_of_which_one_has_a_single_row_cannot_be_split() -> None:
+    for module in (theirs, ours):
+        with pytest.raises(ValueError, match="The least populated classes in y have only 1 member"):
+            module.MLPClassifier(**FEW, early_stopping=True).fit(X[:51], Y[:51])

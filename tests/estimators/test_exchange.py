@@ -120,6 +120,15 @@ def test_a_state_dict_lies_in_memory_as_files_are_written() -> None:
     np.testing.assert_array_equal(classifier.state_dict()["2.weight"], classifier.coefs_[1].T)
 
 
+def test_a_state_dict_stays_its_owners() -> None:
+    state = {key: np.array(array) for key, array in MLPClassifier(**FEW).fit(X, Y).state_dict().items()}
+    classifier = MLPClassifier(**{**FEW, "random_state": 1}).fit(X, Y).load_state_dict(state)
+    before = classifier.predict_proba(X)
+    for array in state.values():
+        array[...] = 0.0
+    np.testing.assert_array_equal(classifier.predict_proba(X), before)
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [

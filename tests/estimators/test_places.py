@@ -6,14 +6,16 @@ import pickle
 from typing import Any
 
 import array_api_compat
+import array_api_strict
 import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 
-from checks import DTYPES
+from checks import DTYPES, jax_says
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
+from mlp_xp.estimators.inputs import to_host
 from mlp_xp.namespaces import backend_of
 from mlp_xp.neural_network import MLPClassifier, MLPRegressor
 
@@ -94,6 +96,24 @@ def test_labels_keep_their_kind(backend: Backend) -> None:
     assert several.shape == (150, 2)
 
 
+@pytest.mark.parametrize(
+    "y",
+    [Y + 2**33, (Y + 2**33).astype(np.uint64), Y.astype(np.uint64) + np.uint64(2**63 + 5), Y + np.float64(2**24)],
+)
+def test_labels_that_the_library_cannot_hold_stay_on_the_host(backend: Backend, y: Any) -> None:
+    X_there = backend.asarray(X, "float32")
+    classifier = MLPClassifier(**{**FEW, "max_iter": 100, "learning_rate_init": 0.03}).fit(X_there, y)
+    np.testing.assert_array_equal(to_host(classifier.classes_), np.unique(y))
+    predicted = classifier.predict(X_there)
+    assert type(predicted) is type(classifier.classes_)
+    types = backend.xp.__array_namespace_info__().dtypes(device=backend.device)
+    fits = y.dtype.name in types or (y.dtype.kind == "u" and "int64" in types and y.max() < 2**63)
+    assert type(predicted) is (type(X_there) if fits else np.ndarray)
+    assert np.mean(to_host(predicted) == y) > 0.9
+    assert classifier.score(X_there, y) > 0.9
+    np.testing.assert_array_equal(to_host(classifier.move_to(X_there).classes_), np.unique(y))
+
+
 def test_integers_become_the_librarys_default_type(backend: Backend) -> None:
     X_there = backend.asarray(np.rint(X).astype(np.int32))
     classifier = MLPClassifier(**FEW).fit(X_there, Y)
@@ -118,6 +138,47 @@ def test_x_elsewhere_than_in_fit_is_refused_until_the_estimator_moves(backend: B
     np.testing.assert_allclose(moved.predict_proba(host), expected, atol=1e-6)
     back = moved.move_to(X_there)
     assert_follows(back.predict_proba(X_there), X_there, (150, 3))
+
+
+def test_an_estimator_that_moved_begins_its_steps_anew(backend: Backend) -> None:
+    X_there = backend.asarray(X, "float64")
+    settings: dict[str, Any] = {**FEW, "solver": "sgd", "learning_rate_init": 0.1, "batch_size": 150}
+    moved, plain = MLPClassifier(**settings), MLPClassifier(**settings, warm_start=True)
+    for _ in range(3):
+        moved.partial_fit(X_there, Y, classes=[0, 1, 2])
+    plain.set_params(max_iter=3).fit(X_there, Y)  # each of which begins without momentum
+    plain.move_to(X).set_params(max_iter=1).fit(X, Y)
+    moved.move_to(X).partial_fit(X, Y)
+    for actual, expected in zip(moved.coefs_, plain.coefs_, strict=True):
+        assert isinstance(actual, np.ndarray)
+        np.testing.assert_allclose(actual, expected, rtol=2.0**10 * np.finfo(np.float64).eps)
+
+
+def test_the_refusal_names_both_places_as_they_are_known() -> None:
+    there, device = array_api_strict.asarray(X), array_api_strict.Device("device1")
+    classifier = MLPClassifier(**FEW).fit(X, Y)
+    refusal = r"that was numpy on cpu, and now it is array_api_strict on .*{}"
+    for place, name in ((there, "CPU_DEVICE"), (array_api_strict.asarray(X, device=device), "device1")):
+        with pytest.raises(ValueError, match=refusal.format(name)):
+            classifier.predict(place)
+
+
+def test_x_on_another_device_of_jax_is_refused() -> None:
+    pytest.importorskip("jax", reason="JAX is not installed")
+    said = jax_says(
+        "from mlp_xp.neural_network import MLPClassifier\n"
+        "one, other = (jax.device_put(np.eye(4, dtype='float32'), device) for device in jax.devices())\n"
+        "classifier = MLPClassifier((2,), tol=9.0, n_iter_no_change=1, warm_start=True).fit(one, [0, 1, 0, 1])\n"
+        "for call in (classifier.predict, lambda X: classifier.fit(X, [0, 1, 0, 1])):\n"
+        "    try: call(other)\n"
+        "    except ValueError as error: print(error)\n"
+        "print(classifier.move_to(other).predict(other).devices() == {jax.devices()[1]})\n"
+    )
+    refusal = (
+        "Inputs passed to MLPClassifier.{}() must use the same namespace and the same device as those passed to fit(): "
+        "that was jax on cpu, and now it is jax on cpu:1. Convert X, or move the estimator with move_to(X).\n"
+    )
+    assert said == refusal.format("predict") + refusal.format("fit") + "True\n"
 
 
 def test_an_estimator_survives_pickling(backend: Backend) -> None:
