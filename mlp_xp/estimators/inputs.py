@@ -86,7 +86,7 @@ def narrow(estimator: BaseEstimator, X: Array, dtype: Any, xp: Namespace) -> Arr
     if not bool(xp.all(xp.isfinite(narrowed))):
         name = type(estimator).__name__
         raise ValueError(
-            f"Input X contains a value too large for {dtype}, in which this {name} was fitted. Fit it to X of "
+            f"Input X contains a value too large for {narrowed.dtype}, in which this {name} was fitted. Fit it to X of "
             f"{X.dtype}, or scale X."
         )
     return narrowed
