@@ -19,7 +19,7 @@ from mlp_xp_numpy_tape import Operation, Value
 
 Lanes: TypeAlias = tuple[Value, ...]
 
-SMALL = 65536
+SMALL = 262144
 """Bytes of an array: larger ones are better kept apart, each in the cache from one of its operations to the next."""
 ROUNDED_ONCE = {np.add, np.subtract, np.multiply, np.divide, np.sqrt, np.negative}
 """Operations whose results do not depend on where in an array a number stands (IEEE 754-2019, section 5.4.1)."""
