@@ -124,7 +124,7 @@ def _is_mergeable(operation: Operation) -> bool:
         and len(result.shape) > 0
         and result.nbytes <= SMALL
         and all(x.dtype == result.dtype and x.shape in (result.shape, ()) for x in operation.operands)
-        and all(np.ndim(x) == 0 for x in operation.arguments if not isinstance(x, Value))
+        and not any(isinstance(x, np.ndarray) for x in operation.arguments)
     )
 
 

@@ -5,8 +5,8 @@ before the first; what is done alike to many small arrays is done by one call to
 other results gets a place in one block of memory, taken over, where that is possible, from a value that is used no
 more. So equations that never write to an argument run in place, and nothing is allocated between steps. The operations
 are NumPy's own, in their order: the results are those of the plain loop, to the last bit (of float32 and float64, and
-but for the sign of a zero that is the largest of several; the carry and the rows are copied into C order, in which
-NumPy may add up in another order than in Fortran's).
+but for the signs of NaN and of a zero that is the largest of several; the carry and the rows are copied into C order,
+in which NumPy may add up in another order than in Fortran's).
 """
 
 from __future__ import annotations

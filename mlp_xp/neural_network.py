@@ -142,12 +142,12 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
 
     Notes
     -----
-    What differs from scikit-learn's: sparse tables are refused; with ``early_stopping``, a `fit` that goes on and finds
-    no better score leaves the parameters as they were, not those of its last epoch; probabilities are not limited from
-    below for the loss, which is larger where one is close to 0; y and ``sample_weight`` may be of another library than
-    X. The rows of more than two classes are set aside as its code does it, not, as it documents, by class. What it does
-    not have: ``class_weight`` and the parameters after it, the other activations, ``validation_loss_curve_``, a loss
-    curve of "lbfgs", and X elsewhere.
+    What differs from scikit-learn's: sparse tables and negative weights are refused; with ``early_stopping``, a `fit`
+    that goes on and finds no better score leaves the parameters as they were, not those of its last epoch;
+    probabilities are not limited from below for the loss, which is larger where one is close to 0; y and
+    ``sample_weight`` may be of another library than X. The rows of more than two classes are set aside as its code does
+    it, not, as it documents, by class. What it does not have: ``class_weight`` and the parameters after it, the other
+    activations, ``validation_loss_curve_``, a loss curve of "lbfgs", and X elsewhere.
 
     Examples
     --------

@@ -143,6 +143,15 @@ def test_constants_stay_where_they_are() -> None:
     scan_both(step, arrays([(3,), (2,)]), xs, arrays([(3,), (2,)]))
 
 
+def test_constants_that_print_alike_are_told_apart() -> None:
+    one, other = np.asarray(0.12345678901), np.asarray(0.12345678999)
+
+    def step(carry: Any, _x: Any, _: Any) -> Any:
+        return (carry[0] * one, carry[1] * other), ()
+
+    scan_both(step, arrays([(2, 2), (2,)]), arrays([(4, 3)]))
+
+
 def test_arrays_of_two_types_are_left_apart() -> None:
     def step(carry: Any, _x: Any, _: Any) -> Any:
         return tuple(0.5 * x for x in carry), ()

@@ -7,7 +7,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
+from sklearn.utils.class_weight import compute_sample_weight
 
 from mlp_xp.estimators.labels import Labels
 
@@ -34,8 +34,8 @@ def weigh_rows(class_weight: Any, labels: Labels, targets: NDArray[Any]) -> NDAr
     Raises
     ------
     ValueError
-        If a weight is not finite or negative, all are 0, a class is not known, or there are not as many dicts as labels
-        a row.
+        If a weight is not finite or negative, all are 0, a class is not known while a known one is not named, or there
+        are not as many dicts as labels a row.
     """
     numbers = targets.astype(np.int64)
     if isinstance(class_weight, str):
@@ -51,8 +51,7 @@ def weigh_rows(class_weight: Any, labels: Labels, targets: NDArray[Any]) -> NDAr
     rows = np.ones(len(targets))
     for column, weights in zip(columns, given, strict=True):
         _check(weights, classes)
-        # Of all classes that are known: not every call of partial_fit sees each.
-        rows *= compute_class_weight(weights, classes=classes, y=classes)[column]
+        rows *= np.asarray([weights.get(label, 1.0) for label in classes.tolist()])[column]
     return rows
 
 
@@ -60,5 +59,9 @@ def _check(weights: dict[Any, Any], classes: NDArray[Any]) -> None:
     for label, weight in weights.items():
         if not isinstance(weight, Real) or not math.isfinite(weight) or weight < 0:
             raise ValueError(f"class_weight has {weight!r} for the class {label!r}: it must be a finite number ≥ 0")
-    if all(weights.get(label, 1.0) == 0 for label in classes):
+    known = classes.tolist()
+    unknown = [label for label in weights if label not in known]
+    if unknown and not weights.keys() >= set(known):  # else it may be for more classes than these rows have
+        raise ValueError(f"class_weight has the classes {unknown}, but y has {known}")
+    if all(weights.get(label, 1.0) == 0 for label in known):
         raise ValueError(f"class_weight={weights!r} has 0 for every class: nothing would be left to learn from")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,10 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
+def _is_bound(value: Any) -> bool:
+    return _is_number(value) and not math.isnan(value)
+
+
 def _is_curve(value: Any) -> bool:
     return type(value) is list and all(map(_is_number, value))
 
@@ -41,9 +46,9 @@ FITTED: dict[str, Callable[[Any], bool]] = {
     "t_": _is_count,
     "loss_": _or_none(_is_number),
     "loss_curve_": _is_curve,
-    "best_loss_": _or_none(_is_number),
+    "best_loss_": _or_none(_is_bound),
     "validation_scores_": _or_none(_is_curve),
-    "best_validation_score_": _or_none(_is_number),
+    "best_validation_score_": _or_none(_is_bound),
     "validation_loss_curve_": _or_none(_is_curve),
     "_no_improvement_count": _is_count,
 }
@@ -198,13 +203,15 @@ def _in_pairs(class_weight: Any) -> Any:
 
 
 def _from_pairs(value: Any) -> Any:
-    if type(value) is list:
-        return [*map(_from_pairs, value)]
-    if type(value) is not dict:
+    if value is None or value == "balanced":
         return value
+    if type(value) is list:
+        _require(all(type(part) is dict for part in value), f"class_weight is {_short(value)}")
+        return [*map(_from_pairs, value)]
+    _require(type(value) is dict and value.keys() == {"pairs"}, f"class_weight is {_short(value)}")
     weights = {key: weight for key, weight in value["pairs"]}  # noqa: C416 - it shall have pairs
     is_whole = all(type(key) in KEY_TYPES and _is_number(weight) for key, weight in weights.items())
-    _require(is_whole, f"class_weight is {_short(value)}")
+    _require(is_whole and np.isfinite([*weights.values()]).all(), f"class_weight is {_short(value)}")
     return weights
 
 

@@ -17,7 +17,7 @@ class LayerSizes(Interval):  # type: ignore[misc]
 
     def is_satisfied_by(self, val: Any) -> bool:
         """Return whether a value is allowed; a truth value is no number of units, nor is 10.0."""
-        if isinstance(val, Collection) and getattr(val, "shape", None) != ():
+        if isinstance(val, Collection) and not isinstance(val, (str, bytes)) and getattr(val, "shape", None) != ():
             return all(_is_whole(size) for size in val)
         return _is_whole(val) and super().is_satisfied_by(val)
 

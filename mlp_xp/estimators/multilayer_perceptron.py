@@ -214,6 +214,10 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         of_classes = self._class_weights(targets)
         if of_classes is not None:
             weights = of_classes if weights is None else weights * of_classes
+            if not (incremental or weights.any()):
+                raise ValueError(
+                    "sample_weight and class_weight leave no row with a weight above 0: nothing is left to learn from"
+                )
         self.n_outputs_ = self._count_outputs(targets)
         layer_sizes = (X.shape[1], *hidden, self.n_outputs_)
         self._random_state = check_random_state(self.random_state)

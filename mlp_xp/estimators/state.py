@@ -71,11 +71,18 @@ def complete(estimator: BaseMultilayerPerceptron) -> None:
 
 @contextmanager
 def unchanged_if_refused(estimator: BaseMultilayerPerceptron) -> Iterator[None]:
-    """Put all attributes back as they were if the ``with`` block raises; it must replace lists, not change them."""
+    """Put all attributes, and a generator that was given, back as they were if the ``with`` block raises.
+
+    The block must replace lists, not change them.
+    """
     before = dict(estimator.__dict__)
+    given = estimator.random_state if isinstance(estimator.random_state, np.random.RandomState) else None
+    drawn: Any = None if given is None else given.get_state()
     try:
         yield
     except BaseException:
+        if given is not None:
+            given.set_state(drawn)
         estimator.__dict__.clear()
         estimator.__dict__.update(before)
         raise

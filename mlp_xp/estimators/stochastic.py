@@ -37,7 +37,7 @@ class Progress:
         The first call's, whatever the settings are now; and so is the schedule, as scikit-learn has it.
     schedule : Schedule
     optimizer_state : pytree
-        After the same step as the estimator's ``coefs_``.
+        After the last epoch, which ``coefs_`` are of, too, unless ``early_stopping`` kept those of a better one.
     dropout_seed : int or None
         None until there is dropout.
     """

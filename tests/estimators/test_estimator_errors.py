@@ -227,7 +227,22 @@ def test_sparse_targets_get_one_clear_error(kind: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "sizes", [10.5, "10", True, np.float64(4.0), [10.5], ["10"], [True], (3, np.True_), [[3, 4]], [None], np.array(7)]
+    "sizes",
+    [
+        "",
+        b"\x05",
+        10.5,
+        "10",
+        True,
+        np.float64(4.0),
+        [10.5],
+        ["10"],
+        [True],
+        (3, np.True_),
+        [[3, 4]],
+        [None],
+        np.array(7),
+    ],
 )
 def test_layers_of_no_whole_number_of_units(sizes: Any) -> None:
     with pytest.raises(ValueError, match=r"hidden_layer_sizes.* must be an array-like of ints or an int in") as caught:
@@ -255,7 +270,8 @@ def test_class_weights_that_are_none(method: str, weight: Any) -> None:
         ({0: 0, 1: 0.0}, "has 0 for every class"),
         ([{0: 1.0}, {0: 0, 1: 0}], "must be a dict or"),
         ([3], "must be a dict or"),
-        ({7: 2.0}, "are not in class_weight"),
+        ({7: 2.0}, r"class_weight has the classes \[7\], but y has \[False, True\]"),
+        ({False: 2.0, "True": 1.0}, r"class_weight has the classes \['True'\], but"),
     ],
 )
 def test_class_weights_that_do_not_fit_the_classes(weights: Any, text: str) -> None:
@@ -295,3 +311,17 @@ def test_two_classes_of_which_one_has_a_single_row_cannot_be_split() -> None:
     for module in (theirs, ours):
         with pytest.raises(ValueError, match="The least populated classes in y have only 1 member"):
             module.MLPClassifier(**FEW, early_stopping=True).fit(X[:51], Y[:51])
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+def test_weights_of_rows_and_of_classes_that_leave_nothing(solver: str) -> None:
+    classifier = MLPClassifier(**FEW, solver=solver, class_weight={0: 0.0})
+    with pytest.raises(ValueError, match="leave no row with a weight above 0"):
+        classifier.fit(X[:100], Y[:100], sample_weight=(Y[:100] == 0) * 1.0)
+    if solver != "lbfgs":  # a batch may be of rows that do not count
+        assert classifier.partial_fit(X[:50], Y[:50], classes=[0, 1]).loss_ == 0.0
+
+
+def test_class_weights_may_name_classes_that_these_rows_have_not() -> None:
+    given = MLPClassifier(**FEW, class_weight={0: 2.0, 1: 1.0, 9: 5.0}).fit(X[:100], Y[:100])
+    assert given.loss_curve_ == MLPClassifier(**FEW, class_weight={0: 2.0}).fit(X[:100], Y[:100]).loss_curve_

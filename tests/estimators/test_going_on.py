@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import sklearn.neural_network as theirs
 from numpy.typing import NDArray
-from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.preprocessing import scale
 
@@ -208,6 +207,13 @@ def test_a_refused_fit_changes_nothing(backend: Backend, case: str, fitted: bool
     assert all(classifier.__dict__[name] is before[name] for name in before)
 
 
+def test_a_refused_fit_takes_nothing_from_a_random_state() -> None:
+    given, same = np.random.RandomState(0), np.random.RandomState(0)
+    with pytest.raises(ValueError, match="validation set is too small"):
+        MLPClassifier(random_state=given, early_stopping=True, validation_fraction=0.001).fit(X, Y)
+    assert given.randint(2**31) == same.randint(2**31)
+
+
 @pytest.mark.parametrize(
     ("settings", "y", "classes", "text"),
     [
@@ -226,7 +232,9 @@ def test_a_refused_partial_fit_leaves_an_estimator_that_is_not_fitted(
     with pytest.raises(ValueError, match=text):
         classifier.partial_fit(place, y, classes=classes)
     assert classifier.__dict__ == before
-    assert clone(classifier).set_params(alpha=0.1, early_stopping=False).partial_fit(place, Y, classes=[0, 1, 2])
+    classifier.set_params(alpha=0.1, early_stopping=False).partial_fit(place, Y, classes=[0, 1, 2])
+    fresh = MLPClassifier(**FEW, alpha=0.1).partial_fit(place, Y, classes=[0, 1, 2])
+    assert classifier.loss_curve_ == fresh.loss_curve_
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
