@@ -1,0 +1,1 @@
+"""k-means on any array library: distances, Lloyd's two steps, seeding."""

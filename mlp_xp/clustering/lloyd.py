@@ -1,0 +1,124 @@
+"""Lloyd's two steps on a block of rows: each row to its nearest centre, each centre to the middle of its rows.
+
+Lloyd, "Least squares quantization in PCM", IEEE Transactions on Information Theory 28, 1982. Steps are for
+`mlp_xp.backend.Backend.scan`: blocks come one after another, so that no table of rows × clusters is ever whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mlp_xp.arithmetic import Arithmetic
+from mlp_xp.array_types import Array, PyTree
+from mlp_xp.clustering.distances import Metric
+
+
+class Sums(NamedTuple):
+    """What the rows so far come to.
+
+    Attributes
+    ----------
+    features : array of shape (k, d)
+        Weighted sums over each cluster's rows.
+    weights : array of shape (k,)
+    objective : array of shape ()
+        The weighted sum of all rows' distances to their centres.
+    """
+
+    features: Array
+    weights: Array
+    objective: Array
+
+
+def find_nearest(
+    features: Array, norms: Array, centers: Array, metric: Metric, arithmetic: Arithmetic
+) -> tuple[Array, Array]:
+    """Return every row's cluster, int32 of shape (n,), and its distance, shape (n,), from that one's centre."""
+    xp = arithmetic.xp
+    differences = metric.differences(features, centers, arithmetic)
+    labels = xp.astype(xp.argmin(differences, axis=-1), xp.int32)
+    distances = xp.min(differences, axis=-1) + norms
+    return labels, xp.maximum(distances, xp.zeros_like(distances))  # of a difference, rounding may leave less
+
+
+def add_up(
+    features: Array, labels: Array, weights: Array, n_clusters: int, arithmetic: Arithmetic
+) -> tuple[Array, Array]:
+    """Return the weighted sums of the rows, shape (k, d), and of the weights, (k,), of each cluster."""
+    xp = arithmetic.xp
+    numbers = xp.arange(n_clusters, dtype=labels.dtype, device=arithmetic.device)
+    members = xp.astype(xp.expand_dims(labels, axis=-1) == numbers, features.dtype)
+    members *= xp.expand_dims(weights, axis=-1)
+    return arithmetic.matmul(xp.matrix_transpose(members), features), xp.sum(members, axis=0)
+
+
+@dataclass(frozen=True)
+class AssignStep:
+    """Both steps at once: assign a block's rows to centres, and add up what the next centres are made of."""
+
+    metric: Metric
+    arithmetic: Arithmetic
+
+    def __call__(self, carry: Sums, x: tuple[Array, ...], constants: Array) -> tuple[Sums, tuple[Array, ...]]:
+        """Take features (n, d), norms (n,) and weights (n,) of a block; ``constants`` are the centres; y the labels."""
+        features, norms, weights = x
+        labels, distances = find_nearest(features, norms, constants, self.metric, self.arithmetic)
+        objective = self.arithmetic.sum(self.arithmetic.multiply(distances, weights), axis=-1)
+        new = *add_up(features, labels, weights, constants.shape[0], self.arithmetic), objective
+        return Sums(*(old + part for old, part in zip(carry, new, strict=True))), (labels,)
+
+
+@dataclass(frozen=True)
+class AddUpStep:
+    """The second step alone, of rows whose clusters are given."""
+
+    arithmetic: Arithmetic
+
+    def __call__(self, carry: Sums, x: tuple[Array, ...], _: PyTree) -> tuple[Sums, tuple[Array, ...]]:
+        """Take features, weights and labels of a block."""
+        features, weights, labels = x
+        totals, counts = add_up(features, labels, weights, carry.weights.shape[0], self.arithmetic)
+        return Sums(carry.features + totals, carry.weights + counts, carry.objective), ()
+
+
+@dataclass(frozen=True)
+class NearestStep:
+    """The first step alone."""
+
+    metric: Metric
+    arithmetic: Arithmetic
+
+    def __call__(self, carry: Array, x: tuple[Array, ...], _: PyTree) -> tuple[Array, tuple[Array, ...]]:
+        """Take features and norms of a block; the carried centres stay. y is the labels and the distances."""
+        features, norms = x
+        return carry, find_nearest(features, norms, carry, self.metric, self.arithmetic)
+
+
+@dataclass(frozen=True)
+class DistanceStep:
+    """Distances of a block's rows from all centres."""
+
+    metric: Metric
+    arithmetic: Arithmetic
+
+    def __call__(self, carry: Array, x: tuple[Array, ...], _: PyTree) -> tuple[Array, tuple[Array, ...]]:
+        """Take features and norms of a block; the carried centres stay."""
+        features, norms = x
+        xp = self.arithmetic.xp
+        distances = self.metric.differences(features, carry, self.arithmetic) + xp.expand_dims(norms, axis=-1)
+        return carry, (xp.maximum(distances, xp.zeros_like(distances)),)
+
+
+@dataclass(frozen=True)
+class ResidualStep:
+    """Distances of a block's rows from the centres of given clusters, from the differences: without cancellation."""
+
+    metric: Metric
+    arithmetic: Arithmetic
+
+    def __call__(self, carry: Array, x: tuple[Array, ...], _: PyTree) -> tuple[Array, tuple[Array, ...]]:
+        """Take features and labels of a block; the carried centres stay."""
+        features, labels = x
+        residuals = features - self.arithmetic.xp.take(carry, labels, axis=0)
+        return carry, (self.metric.lengths(residuals, self.arithmetic),)

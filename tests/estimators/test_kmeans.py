@@ -1,0 +1,318 @@
+"""k-means: scikit-learn's results on every library, the sheet's facts, and one set of bits in exact arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn.cluster
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_blobs
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.utils.estimator_checks import check_estimator
+
+from mlp_xp.backend import Backend
+from mlp_xp.cluster import KMeans
+from mlp_xp.clustering import table as table_module
+
+SETS: dict[str, tuple[Callable[[], Any], int]] = {
+    "iris": (lambda: load_iris().data, 3),
+    "digits": (lambda: load_digits().data[:600], 10),
+    "wine": (lambda: load_wine().data, 3),
+    "breast cancer": (lambda: load_breast_cancer().data, 4),
+    "blobs": (lambda: 1e3 + make_blobs(500, 6, centers=5, random_state=0)[0], 5),
+}
+IRIS = load_iris().data
+EPS = float(np.finfo(np.float64).eps)
+WEIGHTS = "sample_weight is not equivalent to removing/repeating samples: other rows are drawn, as in scikit-learn's"
+
+
+def host(array: Any, backend: Backend) -> NDArray[Any]:
+    return np.asarray(array if isinstance(array, np.ndarray) else backend.to_host(array))
+
+
+def objective(X: NDArray[Any], centers: NDArray[Any], labels: NDArray[Any], metric: str) -> float:
+    residuals = X - centers[labels]
+    return float((residuals**2).sum() if metric == "l2" else np.abs(residuals).sum())
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_from_the_same_centres_labels_and_inertia_are_scikit_learns(backend: Backend, name: str) -> None:
+    load, k = SETS[name]
+    X = load()
+    begin = X[:: len(X) // k][:k]
+    theirs = sklearn.cluster.KMeans(k, init=begin, n_init=1).fit(X)
+    place = backend.asarray(X, "float64")
+    ours = KMeans(k, init=backend.asarray(begin, "float64")).fit(place)
+    assert ours.labels_.dtype == backend.xp.int32
+    for array in (ours.labels_, ours.cluster_centers_):
+        assert type(array) is type(place)
+        assert array.device == place.device
+    assert ours.cluster_centers_.dtype == place.dtype
+    assert host(ours.labels_, backend).tolist() == theirs.labels_.tolist()
+    assert ours.n_iter_ == theirs.n_iter_
+    assert ours.inertia_ == pytest.approx(theirs.inertia_, rel=len(X) * EPS)
+    np.testing.assert_allclose(
+        host(ours.cluster_centers_, backend), theirs.cluster_centers_, atol=len(X) * EPS * np.abs(X).max()
+    )
+    new = X[::7] + 0.1
+    moved = backend.asarray(new, "float64")
+    assert host(ours.predict(moved), backend).tolist() == theirs.predict(new).tolist()
+    assert ours.predict(moved).dtype == backend.xp.int32
+    distances = ours.transform(moved)
+    assert distances.dtype == place.dtype
+    assert distances.device == place.device
+    np.testing.assert_allclose(host(distances, backend), theirs.transform(new), rtol=1e-9, atol=1e-5 * np.ptp(X) * 1e-3)
+    assert ours.score(moved) == pytest.approx(theirs.score(new), rel=len(X) * EPS)
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("init", ["k-means++", "random"])
+def test_of_ten_seeds_the_inertia_is_scikit_learns(name: str, init: Any) -> None:
+    load, k = SETS[name]
+    X = load()
+    pairs = [
+        [kind(k, init=init, n_init=1, random_state=seed).fit(X).inertia_ for kind in (sklearn.cluster.KMeans, KMeans)]
+        for seed in range(10)
+    ]
+    theirs, ours = np.mean(pairs, axis=0)
+    assert ours == pytest.approx(theirs, rel=0.01)
+    assert sum(a == pytest.approx(b, rel=1e-9) for a, b in pairs) >= 9, "the same rows are drawn"
+
+
+def test_float32_stays(backend: Backend) -> None:
+    place = backend.asarray(IRIS, "float32")
+    kmeans = KMeans(3, random_state=0).fit(place)
+    assert kmeans.cluster_centers_.dtype == place.dtype
+    assert kmeans.transform(place).dtype == place.dtype
+    assert kmeans.inertia_ == pytest.approx(78.8557, rel=1e-4)
+
+
+@pytest.mark.parametrize("metric", ["l2", "l1"])
+@pytest.mark.parametrize("arithmetic", ["native", "exact"])
+def test_neither_step_ever_raises_the_objective(backend: Backend, metric: str, arithmetic: str) -> None:
+    X = load_digits().data[:300]
+    place = backend.asarray(X, "float64")
+    centers, last = X[:8], np.inf
+    curve = KMeans(8, init=centers, metric=metric, arithmetic=arithmetic, tol=0).fit(place).objective_curve_
+    for expected in curve[:5]:
+        labels = np.abs(X[:, None] - centers)
+        labels = (labels**2 if metric == "l2" else labels).sum(axis=-1).argmin(axis=1)
+        assigned = objective(X, centers, labels, metric)
+        assert assigned <= last * (1 + 1e-12)
+        assert expected == pytest.approx(assigned, rel=1e-6)
+        step = KMeans(8, init=centers, metric=metric, arithmetic=arithmetic, tol=0, max_iter=1).fit(place)
+        centers = host(step.cluster_centers_, backend)
+        last = objective(X, centers, labels, metric)
+        assert last <= assigned * (1 + 1e-6 if arithmetic == "exact" else 1 + 1e-12)
+    assert all(after <= before * (1 + 1e-9) for before, after in pairwise(curve))
+
+
+def test_it_stops_and_does_not_grow_with_k_from_nested_starts(backend: Backend) -> None:
+    place = backend.asarray(IRIS, "float64")
+    last, centers = np.inf, IRIS[:0]
+    for k in range(1, 8):
+        centers = np.concatenate([centers, IRIS[k * 20 : k * 20 + 1]])
+        kmeans = KMeans(k, init=centers, tol=0, max_iter=1000).fit(place)
+        assert kmeans.n_iter_ < 1000
+        assert kmeans.inertia_ <= last
+        last, centers = kmeans.inertia_, host(kmeans.cluster_centers_, backend)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 40),
+    k=st.integers(1, 4),
+    spread=st.sampled_from([0, 3, 1000]),
+)
+def test_medians_are_those_of_numpy(seed: int, n: int, k: int, spread: int) -> None:
+    rng = np.random.default_rng(seed)
+    X = rng.integers(-spread, spread + 1, (n, 3)).astype(float)
+    k = min(k, n)
+    kmeans = KMeans(k, init=X[rng.permutation(n)[:k]], metric="l1", max_iter=1)
+    begin = np.asarray(kmeans.init)
+    labels = np.abs(X[:, None] - begin).sum(axis=-1).argmin(axis=1)
+    if len(np.unique(labels)) < k:
+        return  # empty clusters are another test's
+    with pytest.warns(ConvergenceWarning) if len(np.unique(X, axis=0)) < k else _nothing():
+        kmeans.fit(X)
+    expected = np.stack([np.median(X[labels == j], axis=0) for j in range(k)])
+    assert kmeans.cluster_centers_.tolist() == expected.tolist()
+
+
+class _nothing:  # noqa: N801 - stands where `pytest.warns` does
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize("metric", ["l2", "l1"])
+def test_weights_are_repetitions(backend: Backend, metric: str) -> None:
+    counts = np.arange(150) % 4
+    place = backend.asarray(IRIS, "float64")
+    settings: dict[str, Any] = {"init": IRIS[[0, 60, 120]], "metric": metric, "tol": 0}
+    weighted = KMeans(3, **settings).fit(place, sample_weight=counts)
+    repeated = KMeans(3, **settings).fit(backend.asarray(np.repeat(IRIS, counts, axis=0), "float64"))
+    np.testing.assert_allclose(
+        host(weighted.cluster_centers_, backend), host(repeated.cluster_centers_, backend), rtol=1e-12
+    )
+    assert weighted.inertia_ == pytest.approx(repeated.inertia_, rel=1e-12)
+    assert weighted.score(place, sample_weight=counts) == pytest.approx(-repeated.inertia_, rel=1e-12)
+
+
+def test_l1_centres_move_less_when_outliers_come(backend: Backend) -> None:
+    X = make_blobs(200, 2, centers=[[0, 0], [20, 0]], random_state=0)[0]
+    far = np.concatenate([X, [[0, 300.0], [20, 300.0]]])
+    moves = {}
+    for metric in ("l2", "l1"):
+        before, after = (
+            host(KMeans(2, init=[[0, 0], [20, 0]], metric=metric).fit(backend.asarray(rows)).cluster_centers_, backend)
+            for rows in (X, far)
+        )
+        moves[metric] = np.abs(after - before).max()
+    assert moves["l1"] < 0.1 * moves["l2"]
+
+
+@pytest.mark.parametrize("metric", ["l2", "l1"])
+def test_empty_clusters_get_the_rows_that_are_worst_off(backend: Backend, metric: str) -> None:
+    X = np.asarray([[0.0], [1.0], [10.0], [11.0], [100.0]])
+    begin = [[0.0], [50.0], [1000.0], [2000.0]]
+    ours = KMeans(4, init=begin, metric=metric).fit(backend.asarray(X))
+    assert len(np.unique(host(ours.labels_, backend))) == 4
+    if metric == "l2":
+        theirs = sklearn.cluster.KMeans(4, init=np.asarray(begin), n_init=1).fit(X)
+        assert ours.inertia_ == pytest.approx(theirs.inertia_)
+        assert np.sort(host(ours.cluster_centers_, backend)[:, 0]).tolist() == pytest.approx(
+            np.sort(theirs.cluster_centers_[:, 0]).tolist()
+        )
+
+
+@pytest.mark.parametrize("metric", ["l2", "l1"])
+@pytest.mark.parametrize("name", SETS)
+def test_exact_arithmetic_has_the_same_bits_everywhere(backend: Backend, name: str, metric: str) -> None:
+    load, k = SETS[name]
+    X = load()[:200]
+    settings: dict[str, Any] = {"random_state": 1, "metric": metric, "arithmetic": "exact", "max_iter": 6}
+    reference, place = KMeans(k, **settings).fit(X), backend.asarray(X, "float64")
+    ours = KMeans(k, **settings).fit(place)
+    assert host(ours.labels_, backend).tolist() == reference.labels_.tolist()
+    assert (host(ours.cluster_centers_, backend) + 0.0).tobytes() == (reference.cluster_centers_ + 0.0).tobytes()
+    assert (ours.inertia_, ours.objective_curve_) == (reference.inertia_, reference.objective_curve_)
+    assert ours.deviations(place) == reference.deviations(X)
+    assert host(ours.predict(place), backend).tolist() == reference.labels_.tolist()
+    assert ours.score(place) == -ours.inertia_
+
+
+@pytest.mark.parametrize("metric", ["l2", "l1"])
+def test_deviations_are_those_within_and_those_between(backend: Backend, metric: str) -> None:
+    place = backend.asarray(IRIS, "float64")
+    kmeans = KMeans(4, random_state=0, metric=metric).fit(place)
+    total, within, between = kmeans.deviations(place)
+    labels = host(kmeans.labels_, backend)
+    means = np.stack([IRIS[labels == j].mean(axis=0) for j in range(4)])
+    assert total == pytest.approx(IRIS.var(axis=0).sum(), rel=1e-12)
+    assert within == pytest.approx(((IRIS - means[labels]) ** 2).sum() / 150, rel=1e-12)
+    assert total == pytest.approx(within + between, rel=8 * EPS)
+    exact = clone(kmeans).set_params(arithmetic="exact").fit(place).deviations(place)
+    assert all(type(part) is Fraction for part in exact)
+    assert exact.total == exact.within + exact.between
+    assert float(exact.total) == pytest.approx(total, rel=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["l2", "l1"])
+def test_the_size_of_blocks_does_not_matter(monkeypatch: pytest.MonkeyPatch, backend: Backend, metric: str) -> None:
+    place = backend.asarray(IRIS, "float64")
+    whole = KMeans(3, random_state=0, metric=metric).fit(place)
+    monkeypatch.setattr(type(backend), "rows_at_once", 37)
+    monkeypatch.setattr(table_module, "MOST_DIFFERENCES", 37 * 12)
+    parts = KMeans(3, random_state=0, metric=metric).fit(place)
+    assert host(parts.labels_, backend).tolist() == host(whole.labels_, backend).tolist()
+    assert parts.inertia_ == pytest.approx(whole.inertia_, rel=1e-12)
+
+
+def test_the_best_of_several_runs_is_kept() -> None:
+    runs = [KMeans(6, n_init=n, random_state=3, init="random").fit(IRIS).inertia_ for n in (1, 10, "auto")]
+    assert runs[1] < runs[0]
+    assert runs[2] == runs[1]
+
+
+def test_init_may_be_a_function(backend: Backend) -> None:
+    def middle(X: Any, n_clusters: int, random_state: np.random.RandomState) -> Any:
+        assert X.shape == (150, 4)
+        assert isinstance(random_state, np.random.RandomState)
+        return X[50 : 50 + n_clusters, :]
+
+    place = backend.asarray(IRIS, "float64")
+    given_, same = KMeans(3, init=middle, n_init=1).fit(place), KMeans(3, init=IRIS[50:53]).fit(place)
+    assert host(given_.labels_, backend).tolist() == host(same.labels_, backend).tolist()
+
+
+@pytest.mark.parametrize(
+    ("settings", "X", "text"),
+    [
+        ({"n_clusters": 151}, IRIS, "n_samples=150 should be >= n_clusters=151"),
+        ({"n_clusters": 0}, IRIS, "'n_clusters' parameter"),
+        ({"metric": "cosine"}, IRIS, "'metric' parameter"),
+        ({"algorithm": "elkan"}, IRIS, "'algorithm' parameter"),
+        ({"init": IRIS[:2]}, IRIS, r"initial centers \(2, 4\) does not match the number of clusters 3"),
+        ({"init": IRIS[:3, :2]}, IRIS, r"initial centers \(3, 2\) does not match the number of features of the data 4"),
+        ({"init": IRIS[:3] * np.nan}, IRIS, "init contains NaN or infinity"),
+        ({}, IRIS * np.nan, "Input X contains NaN"),
+        ({}, IRIS[:0], "Found array with 0 sample"),
+        ({}, IRIS[0], "Expected 2D array, got 1D"),
+    ],
+)
+def test_what_is_wrong_is_said(backend: Backend, settings: dict[str, Any], X: Any, text: str) -> None:
+    kmeans = KMeans(**{"n_clusters": 3, **settings})
+    with pytest.raises(ValueError, match=text):
+        kmeans.fit(backend.asarray(X, "float64"))
+    assert not hasattr(kmeans, "cluster_centers_")
+
+
+def test_other_features_other_places_and_nothing_fitted(backend: Backend) -> None:
+    place = backend.asarray(IRIS, "float64")
+    for method in ("predict", "transform", "score", "deviations"):
+        with pytest.raises(NotFittedError):
+            getattr(KMeans(3), method)(place)
+        kmeans = KMeans(3, random_state=0).fit(place)
+        with pytest.raises(ValueError, match="X has 3 features, but KMeans is expecting 4"):
+            getattr(kmeans, method)(place[:, :3])
+        if not isinstance(place, np.ndarray):
+            with pytest.raises(ValueError, match=rf"Inputs passed to KMeans.{method}\(\) must use the same namespace"):
+                getattr(kmeans, method)(IRIS)
+
+
+def test_warnings_are_scikit_learns() -> None:
+    with pytest.warns(RuntimeWarning, match="performing only one init in KMeans instead of n_init=3") as found:
+        KMeans(3, init=IRIS[:3], n_init=3).fit(IRIS)
+    assert found[0].filename == __file__
+    with pytest.warns(
+        ConvergenceWarning, match=r"distinct clusters \(1\) found smaller than n_clusters \(3\)"
+    ) as found:
+        KMeans(3, random_state=0).fit(np.ones((5, 2)))
+    assert found[0].filename == __file__
+
+
+def test_verbose_tells_every_iteration(capsys: pytest.CaptureFixture[str]) -> None:
+    kmeans = KMeans(3, random_state=0, verbose=1).fit(IRIS)
+    assert capsys.readouterr().out.count("objective") == kmeans.n_iter_ == len(kmeans.objective_curve_)
+
+
+@pytest.mark.parametrize("metric", ["l2", "l1"])
+def test_check_estimator_passes(metric: str) -> None:
+    results = check_estimator(
+        KMeans(3, metric=metric),
+        on_skip=None,
+        expected_failed_checks={"check_sample_weight_equivalence_on_dense_data": WEIGHTS},
+    )
+    assert {result["status"] for result in results} <= {"passed", "skipped", "xfail"}
+    assert [result["check_name"] for result in results if result["status"] == "xfail"] == [
+        "check_sample_weight_equivalence_on_dense_data"
+    ]
