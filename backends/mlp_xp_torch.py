@@ -8,7 +8,7 @@ import numpy as np
 
 from mlp_xp.array_types import Array, PyTree
 from mlp_xp.backend import Backend, Step, choose_device
-from mlp_xp.errors import BackendUnavailable
+from mlp_xp.errors import BackendUnavailable, DataError
 
 try:
     import torch
@@ -30,6 +30,12 @@ class TorchBackend(Backend):
     @classmethod
     def devices(cls) -> list[str]:
         return [*(f"cuda:{i}" for i in range(torch.cuda.device_count())), "cpu"]
+
+    @classmethod
+    def device_of(cls, array: Array) -> str:
+        if array.layout is not torch.strided:
+            raise DataError(f"this PyTorch tensor is sparse ({array.layout}); call its to_dense() first")
+        return super().device_of(array)
 
     def asarray(self, host: np.ndarray[Any, Any], dtype: str | None = None) -> Array:
         # A copy in C order, since PyTorch takes no negative strides.

@@ -23,7 +23,7 @@ from mlp_xp.clustering.fitting import Clustering, distances_of, iterate, weigh
 from mlp_xp.clustering.lloyd import DistanceStep, NearestStep
 from mlp_xp.clustering.seeding import choose_any, choose_far_apart
 from mlp_xp.clustering.table import Table, make_table
-from mlp_xp.estimators.inputs import narrow, require_same_place, take_features, take_weights, to_host
+from mlp_xp.estimators.inputs import narrow, require_same_place, take_features, take_weights, to_host, warn_of_erased
 from mlp_xp.estimators.user_warnings import warn
 from mlp_xp.exactness import open_arithmetic
 
@@ -169,6 +169,8 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
         dtype = "float64" if self.arithmetic == "exact" or X.dtype == xp.float64 else "float32"
         offset = xp.mean(X, axis=0) if is_centred else backend.asarray(np.zeros(X.shape[1]), dtype)
         table = self._tabulate(X, weights, offset, backend)
+        if self.arithmetic == "exact":
+            warn_of_erased(X, xp.reshape(table.features, (-1, X.shape[1])), backend)
         tol = float(self.tol) * float(xp.mean(xp.var(X, axis=0)))
         best = iterate(table, begin(table), self.max_iter, tol, self._say)
         for _ in range(1, n_runs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Adam
 from mlp_xp.randomness import Stream, uniform
 from mlp_xp.step import TrainingStep
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 LAYER_SIZES, ROWS = (784, 256, 256, 10), 200
 """The lab's."""
@@ -79,6 +83,28 @@ def exact_digest(backend: Backend) -> str:
     order = backend.asarray(np.arange(ROWS, dtype=np.int32)[None])
     (after, state), (loss,) = backend.scan(step, (start, optimizer.init(start, arithmetic)), (order,), rows)
     return digest_arrays({**host_tensors(after, state, backend), "loss": backend.to_host(loss)})
+
+
+def describe_erased(limits: NDArray[np.float64], rounded: NDArray[np.float64]) -> str | None:
+    """Return what to say of features that vary no longer once they are rounded relative to the largest of all.
+
+    Rounding keeps the order of numbers: what a column's least and greatest become are the limits of the rounded column.
+
+    Parameters
+    ----------
+    limits, rounded : ndarrays of float64, shape (2, n_features)
+        Every column's least and greatest number, before and after.
+    """
+    spread = limits[1] - limits[0]
+    erased = np.flatnonzero((rounded[0] == rounded[1]) & (spread > 0))
+    if not erased.size:
+        return None
+    column, largest = erased[0], np.max(np.abs(limits))
+    return (
+        f"column {column}, counted from 0, varies by {spread[column]:.3g}, but the largest feature of all is "
+        f"{largest:.3g}: rounded to the bits of exact arithmetic, {erased.size} such columns are constant; "
+        "standardise the columns, clip what is far off"
+    )
 
 
 def _near(bound: float, shape: tuple[int, ...], index: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

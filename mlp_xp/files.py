@@ -36,7 +36,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         If it cannot be written; the old file is then still whole and nothing is left beside it.
     """
     if path.is_dir():  # also "." and "/", which have no name to write beside
-        raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file")
+        raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file", str(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as file:
@@ -44,9 +44,11 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.filename is not None:  # that of the file beside
+            error.filename, error.filename2 = str(path), None
         raise
 
 

@@ -21,7 +21,7 @@ from mlp_xp.datasets.dataset import Dataset, Split
 from mlp_xp.datasets.files import data_error
 from mlp_xp.digests import Digests, first_link, link
 from mlp_xp.errors import SettingsError, TrainingDiverged
-from mlp_xp.exactness import open_arithmetic
+from mlp_xp.exactness import describe_erased, open_arithmetic
 from mlp_xp.initializers import initial_parameters, initial_replicas
 from mlp_xp.loop import Loop
 from mlp_xp.losses import MOST_EXACT_COUNT, REGRESSION_LOSSES
@@ -345,19 +345,9 @@ def _check_columns(limits: NDArray[Any], name: str, arithmetic: Arithmetic, back
 
     Rounding keeps the order of numbers: what a column's least and greatest become are the limits of the rounded column.
     """
-    host = limits.astype(np.float64)
-    spread = host[1] - host[0]
     rounded = backend.to_host(features_to_device(limits, backend, "float64", arithmetic, name))
-    erased = np.flatnonzero((rounded[0] == rounded[1]) & (spread > 0))
-    if erased.size:
-        column, largest = erased[0], np.max(np.abs(host))
-        warnings.warn(
-            f"{name}: column {column}, counted from 0, varies by {spread[column]:.3g}, but the largest feature of "
-            f"all is {largest:.3g}: rounded to the bits of exact arithmetic, {erased.size} such columns are constant; "
-            "standardise the columns, clip what is far off, or use --arithmetic native",
-            UserWarning,
-            stacklevel=5,
-        )
+    if erased := describe_erased(limits.astype(np.float64), rounded):
+        warnings.warn(f"{name}: {erased}, or use --arithmetic native", UserWarning, stacklevel=5)
 
 
 def _check_kind(data: Split) -> None:

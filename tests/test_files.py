@@ -65,7 +65,7 @@ def test_a_rename_that_fails_leaves_the_old_file_and_nothing_beside_it(
 def test_a_folder_is_not_replaced(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(IsADirectoryError, match="it is a folder, not a file"):
+    with pytest.raises(IsADirectoryError, match=r"it is a folder, not a file: .+"):
         write_atomically(Path(folder), b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
@@ -101,3 +101,11 @@ def test_a_folder_that_cannot_be_written_to_is_found(tmp_path: Path) -> None:
 def test_a_folder_that_is_there_but_closed_is_found() -> None:
     with pytest.raises(OSError, match="/proc/self"):
         make_folder(Path("/proc/self"))
+
+
+def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "no" / "such" / "file"
+    with pytest.raises(FileNotFoundError) as caught:
+        write_atomically(path, b"")
+    assert caught.value.filename == str(path)
+    assert caught.value.filename2 is None

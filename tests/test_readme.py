@@ -27,7 +27,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_the_library_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    example, _ = EXAMPLES
+    example, *_ = EXAMPLES
     names: dict[str, object] = {}
     exec(example, names)  # noqa: S102 - that it can be executed is what is tested
     assert len(capsys.readouterr().out.splitlines()) == 10
@@ -37,11 +37,13 @@ def test_the_library_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_estimators_example_runs() -> None:
-    _, example = EXAMPLES
+    _, example, of_additions = EXAMPLES
     X, y = load_iris(return_X_y=True)
     names: dict[str, Any] = {"X": X, "y": y}
     exec(example, names)  # noqa: S102
     assert names["probabilities"].shape == (150, 3)
+    exec(of_additions, names)  # noqa: S102
+    assert names["classifier"].activation == "gelu"
 
 
 def test_links_lead_somewhere() -> None:
@@ -66,7 +68,7 @@ def test_the_table_of_backends_is_complete() -> None:
     assert rows == ours
 
 
-@pytest.mark.parametrize("name", ["mlp_xp", "mlp_xp.datasets.loading"])
+@pytest.mark.parametrize("name", ["mlp_xp", "mlp_xp.cluster", "mlp_xp.datasets.loading"])
 def test_examples_in_docstrings(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0

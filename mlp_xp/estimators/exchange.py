@@ -61,7 +61,8 @@ def from_sklearn(fitted: Any, kinds: dict[str, type[BaseMultilayerPerceptron]]) 
     """Do what `mlp_xp.neural_network.from_sklearn` says; ``kinds`` are this project's estimators by name."""
     name = type(fitted).__name__
     if name not in kinds or not isinstance(fitted, getattr(sklearn.neural_network, name)):
-        raise TypeError(f"a fitted {' or '.join(kinds)} of scikit-learn's is wanted, not a {name}")
+        found = f"{type(fitted).__module__}.{name}"
+        raise TypeError(f"a fitted {' or '.join(kinds)} of scikit-learn's is wanted, not {found}")
     check_is_fitted(fitted)
     here = kinds[name](**fitted.get_params())
     here._validate_params()

@@ -18,6 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, _check_y, validate_da
 from mlp_xp.array_types import Array, Namespace
 from mlp_xp.backend import Backend
 from mlp_xp.estimators.user_warnings import warn
+from mlp_xp.exactness import describe_erased
 from mlp_xp.namespaces import backend_of, is_foreign
 
 if TYPE_CHECKING:
@@ -69,6 +70,23 @@ def take_features(estimator: BaseEstimator, X: Any, *, reset: bool) -> tuple[Arr
         found = "NaN" if bool(xp.any(xp.isnan(X))) else f"infinity or a value too large for {X.dtype}"
         raise ValueError(f"Input X contains {found}.\n{type(estimator).__name__} does not accept missing values.")
     return X, backend
+
+
+def warn_of_erased(X: Array, rounded: Array, backend: Backend) -> None:
+    """Warn of columns of X that vary no longer once they are rounded for exact arithmetic.
+
+    Warns
+    -----
+    UserWarning
+        Which names the first.
+    """
+    xp = backend.xp
+    before, after = (
+        np.stack([backend.to_host(limit(table, axis=0)) for limit in (xp.min, xp.max)]).astype(np.float64)
+        for table in (X, rounded)
+    )
+    if erased := describe_erased(before, after):
+        warn(f"{erased}, or use arithmetic='native'")
 
 
 def narrow(estimator: BaseEstimator, X: Array, dtype: Any, xp: Namespace) -> Array:

@@ -29,6 +29,7 @@ from mlp_xp.estimators.inputs import (
     take_features,
     take_weights,
     to_host,
+    warn_of_erased,
 )
 from mlp_xp.estimators.labels import Labels
 from mlp_xp.estimators.layer_sizes import LayerSizes
@@ -224,7 +225,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         if is_first:
             begin_anew(self, layer_sizes)
         else:
-            require_same_place(self, backend, self.coefs_[0], "fit")
+            require_same_place(self, backend, self.coefs_[0], "partial_fit" if incremental else "fit")
             require_fitted_layers(self, layer_sizes)
             complete(self)
         # A training that goes on keeps the type that it began with.
@@ -243,9 +244,11 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         return hidden
 
     def _check_combinations(self, incremental: bool) -> None:
-        """Refuse settings that contradict each other."""
+        """Refuse settings that contradict each other, and callbacks that cannot be called."""
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
+        if not all(map(callable, self.callbacks or ())):
+            raise ValueError(f"callbacks={self.callbacks!r} must be a list of callables or None")
         if self.solver == "lbfgs":
             for name, value, allowed in (
                 ("dropout", self.dropout, 0),
@@ -274,7 +277,10 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         arithmetic = open_arithmetic(self.arithmetic, backend, dtype)
         X = narrow(self, X, arithmetic.dtype, backend.xp)
         device_targets = backend.asarray(targets, "int32" if targets.dtype == np.int32 else dtype)
-        data = DeviceData(arithmetic.round_activation(X), device_targets)
+        features = arithmetic.round_activation(X)
+        if self.arithmetic == "exact":
+            warn_of_erased(X, features, backend)
+        data = DeviceData(features, device_targets)
         objective = self._make_objective(layer_sizes)
         return Problem(objective, float(self.alpha), data, targets, weights, backend, arithmetic, dtype)
 

@@ -31,11 +31,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 CHECK = """
 import json, warnings
 from sklearn.utils.estimator_checks import check_estimator
+from mlp_xp.cluster import KMeans
 from mlp_xp.neural_network import MLPClassifier, MLPRegressor
 warnings.simplefilter("ignore")
 results = {}
-for estimator in (MLPClassifier(max_iter=100), MLPRegressor(max_iter=100)):
-    for result in check_estimator(estimator, on_fail=None, on_skip=None):
+for estimator in (MLPClassifier(max_iter=100), MLPRegressor(max_iter=100), KMeans(3)):
+    fails = {"check_sample_weight_equivalence_on_dense_data": "draws other rows"} if type(estimator) is KMeans else {}
+    for result in check_estimator(estimator, on_fail=None, on_skip=None, expected_failed_checks=fails):
         reason = "" if result["status"] == "passed" else str(result["exception"])
         results.setdefault(result["status"], []).append([result["check_name"], reason])
 print(json.dumps(results))
@@ -61,10 +63,11 @@ def test_check_estimator_passes_with_array_api_dispatch() -> None:
     environment = {**os.environ, "SCIPY_ARRAY_API": "1"}
     done = subprocess.run([sys.executable, "-c", CHECK], env=environment, capture_output=True, text=True, check=True)
     results = json.loads(done.stdout)
-    assert set(results) <= {"passed", "skipped"}, results
+    assert set(results) <= {"passed", "skipped", "xfail"}, results
+    assert len(results["xfail"]) == 1  # as of scikit-learn's own KMeans
     passed = [name for name, _ in results["passed"]]
-    assert passed.count("check_array_api_input") >= 4  # NumPy and array-api-strict's devices, for each of the two
-    assert passed.count("check_array_api_same_namespace") == 2
+    assert passed.count("check_array_api_input") >= 6  # NumPy and array-api-strict's devices, for each of the three
+    assert passed.count("check_array_api_same_namespace") == 3
     assert all(any(reason in text for reason in MAY_BE_MISSING) for _, text in results["skipped"])
 
 

@@ -14,6 +14,8 @@ from sklearn.exceptions import DataConversionWarning, NotFittedError
 import mlp_xp.neural_network as ours
 from documentation import documents
 from mlp_xp.backend import Backend
+from mlp_xp.cluster import KMeans
+from mlp_xp.errors import DataError
 from mlp_xp.neural_network import MLPClassifier, MLPRegressor
 
 X, Y = load_iris(return_X_y=True)
@@ -325,3 +327,38 @@ def test_weights_of_rows_and_of_classes_that_leave_nothing(solver: str) -> None:
 def test_class_weights_may_name_classes_that_these_rows_have_not() -> None:
     given = MLPClassifier(**FEW, class_weight={0: 2.0, 1: 1.0, 9: 5.0}).fit(X[:100], Y[:100])
     assert given.loss_curve_ == MLPClassifier(**FEW, class_weight={0: 2.0}).fit(X[:100], Y[:100]).loss_curve_
+
+
+def test_callbacks_that_cannot_be_called() -> None:
+    with pytest.raises(ValueError, match=r"callbacks=\[3\] must be a list of callables or None"):
+        MLPClassifier(**FEW, callbacks=[3]).fit(X, Y)
+
+
+def test_a_column_that_exact_arithmetic_rounds_to_nothing(backend: Backend) -> None:
+    table = np.column_stack([X[:, 0] * 1e6, X[:, 1] * 1e-3])
+    place = backend.asarray(table, "float64")
+    for estimator in (MLPClassifier(**FEW, arithmetic="exact"), KMeans(3, arithmetic="exact", random_state=0)):
+        with pytest.warns(UserWarning, match="column 1, counted from 0, varies by 0.0024, but the largest") as found:
+            estimator.fit(place, Y)
+        assert found[0].filename == __file__
+        assert "arithmetic='native'" in str(found[0].message)
+
+
+def test_sparse_tensors_of_pytorch() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    with pytest.raises(DataError, match=r"this PyTorch tensor is sparse \(torch.sparse_coo\); call its to_dense"):
+        MLPClassifier(**FEW).fit(torch.tensor(X).to_sparse(), Y)
+
+
+def test_the_method_that_was_called_is_named(backend: Backend) -> None:
+    place = backend.asarray(X, "float64")
+    if isinstance(place, np.ndarray):
+        return  # where else could it be
+    classifier = MLPClassifier(**FEW).fit(X, Y)
+    with pytest.raises(ValueError, match=r"Inputs passed to MLPClassifier\.partial_fit\(\) must use the same"):
+        classifier.partial_fit(place, Y)
+
+
+def test_an_estimator_of_ours_is_none_of_scikit_learns() -> None:
+    with pytest.raises(TypeError, match=r"of scikit-learn's is wanted, not mlp_xp\.neural_network\.MLPClassifier"):
+        ours.from_sklearn(MLPClassifier(**FEW).fit(X, Y))
