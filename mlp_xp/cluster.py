@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,7 +19,7 @@ from mlp_xp.backend import Backend
 from mlp_xp.clustering.deviations import Deviations, decompose, decompose_exactly
 from mlp_xp.clustering.distances import METRICS
 from mlp_xp.clustering.fitting import Clustering, distances_of, iterate, weigh
-from mlp_xp.clustering.lloyd import DistanceStep, NearestStep
+from mlp_xp.clustering.lloyd import RowsStep, find_distances, find_nearest
 from mlp_xp.clustering.seeding import choose_any, choose_far_apart
 from mlp_xp.clustering.table import Table, make_table
 from mlp_xp.estimators.inputs import narrow, require_same_place, take_features, take_weights, to_host, warn_of_erased
@@ -156,25 +155,24 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
         self
         """
         self._validate_params()
-        self.__dict__.pop("_largest", None)
         X, backend = take_features(self, X, reset=True)
         if X.shape[0] < self.n_clusters:
             raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
         weights = take_weights(sample_weight, X)
         random_state = check_random_state(self.random_state)
-        begin, n_runs = self._make_beginning(X, random_state)
+        n_runs = self._n_runs()
         xp = backend.xp
         # Differences of small numbers are more precise; exact arithmetic takes X as it is.
         is_centred = METRICS[self.metric].has_means and self.arithmetic == "native"
         dtype = "float64" if self.arithmetic == "exact" or X.dtype == xp.float64 else "float32"
         offset = xp.mean(X, axis=0) if is_centred else backend.asarray(np.zeros(X.shape[1]), dtype)
-        table = self._tabulate(X, weights, offset, backend)
+        table = self._tabulate(X, weights, offset, None, backend)
         if self.arithmetic == "exact":
             warn_of_erased(X, xp.reshape(table.features, (-1, X.shape[1])), backend)
         tol = float(self.tol) * float(xp.mean(xp.var(X, axis=0)))
-        best = iterate(table, begin(table), self.max_iter, tol, self._say)
+        best = iterate(table, self._begin(X, table, random_state), self.max_iter, tol, self._say)
         for _ in range(1, n_runs):
-            found = iterate(table, begin(table), self.max_iter, tol, self._say)
+            found = iterate(table, self._begin(X, table, random_state), self.max_iter, tol, self._say)
             if found.objective < best.objective and not _is_same(found, best, backend):
                 best = found
         self.cluster_centers_ = best.centers + table.offset
@@ -182,7 +180,8 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
         self.inertia_ = best.objective
         self.objective_curve_ = best.objective_curve
         self.n_iter_ = best.n_iter
-        self._offset, self._largest = offset, float(xp.max(xp.abs(X)))
+        self._offset = offset
+        self._largest = float(xp.max(xp.abs(X))) if self.arithmetic == "exact" else None
         self._n_features_out = self.n_clusters
         n_found = len(np.unique(backend.to_host(best.labels)))
         if n_found < self.n_clusters:
@@ -196,20 +195,18 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
     def predict(self, X: Any) -> Array:
         """Return the number of the nearest centre of every row, int32 of shape (n_samples,)."""
         table, centers = self._table_of(X, None, "predict")
-        _, (labels, _) = table.scan(NearestStep(table.metric, table.arithmetic), centers, table.norms)
-        return labels
+        return _label(table, centers)
 
     def transform(self, X: Any) -> Array:
         """Return the distances of every row from all centres, shape (n_samples, n_clusters); of "l2" not squared."""
         table, centers = self._table_of(X, None, "transform")
-        _, (distances,) = table.scan(DistanceStep(table.metric, table.arithmetic), centers, table.norms)
+        _, (distances,) = table.scan(RowsStep(find_distances, table.metric, table.arithmetic), centers, table.norms)
         return table.arithmetic.sqrt(distances) if table.metric.has_means else distances
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: ARG002 - as above
         """Return the objective of rows, negated: the larger, the better."""
         table, centers = self._table_of(X, sample_weight, "score")
-        _, (labels, _) = table.scan(NearestStep(table.metric, table.arithmetic), centers, table.norms)
-        return -weigh(distances_of(table, centers, labels), table)
+        return -weigh(distances_of(table, centers, _label(table, centers)), table)
 
     def deviations(self, X: Any) -> Deviations:
         """Return the mean squared distance of rows from their mean, and its parts within and between the clusters.
@@ -220,7 +217,7 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
             total = within + between, to rounding. In exact arithmetic they are fractions, and equal.
         """
         table, centers = self._table_of(X, None, "deviations")
-        _, (labels, _) = table.scan(NearestStep(table.metric, table.arithmetic), centers, table.norms)
+        labels = _label(table, centers)
         table = replace(table, metric=METRICS["l2"])
         if self.arithmetic == "exact":
             return decompose_exactly(table, labels, self.n_clusters)
@@ -236,25 +233,27 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
         if self.verbose:
             print(text)  # noqa: T201 - scikit-learn's users expect it there
 
-    def _make_beginning(self, X: Array, random_state: np.random.RandomState) -> tuple[Callable[[Table], Array], int]:
-        """Return what gives the centres to begin at, less the table's offset, and how often to begin."""
-        init, n_runs = self.init, self.n_init
-        if isinstance(init, str):
-            choose, n_auto = (choose_far_apart, 1) if init == "k-means++" else (choose_any, 10)
-            return lambda table: table.rows(choose(table, self.n_clusters, random_state)), (
-                n_auto if n_runs == "auto" else int(n_runs)
-            )
-        if callable(init):
-            return lambda table: self._place(init(X, self.n_clusters, random_state=random_state), table), (
-                10 if n_runs == "auto" else int(n_runs)
-            )
-        if n_runs not in ("auto", 1):
-            warn(
-                "Explicit initial center position passed: performing only one init in KMeans instead of "
-                f"n_init={n_runs}.",
-                RuntimeWarning,
-            )
-        return lambda table: self._place(init, table), 1
+    def _n_runs(self) -> int:
+        """Return how often to begin."""
+        if not isinstance(self.init, str) and not callable(self.init):
+            if self.n_init not in ("auto", 1):
+                warn(
+                    "Explicit initial center position passed: performing only one init in KMeans instead of "
+                    f"n_init={self.n_init}.",
+                    RuntimeWarning,
+                )
+            return 1
+        if self.n_init == "auto":
+            return 1 if self.init == "k-means++" else 10
+        return int(self.n_init)
+
+    def _begin(self, X: Array, table: Table, random_state: np.random.RandomState) -> Array:
+        """Return the centres to begin at, less the table's offset."""
+        if isinstance(self.init, str):
+            choose = choose_far_apart if self.init == "k-means++" else choose_any
+            return table.rows(choose(table, self.n_clusters, random_state))
+        init = self.init(X, self.n_clusters, random_state=random_state) if callable(self.init) else self.init
+        return self._place(init, table)
 
     def _place(self, init: Any, table: Table) -> Array:
         """Return given centres, less the table's offset, where the table is."""
@@ -274,15 +273,18 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
             raise ValueError("init contains NaN or infinity: initial centers must be finite")
         return table.round_centers(table.asarray(host) - table.offset)
 
-    def _tabulate(self, X: Array, weights: NDArray[np.float64] | None, offset: Array, backend: Backend) -> Table:
+    def _tabulate(
+        self, X: Array, weights: NDArray[np.float64] | None, offset: Array, largest: float | None, backend: Backend
+    ) -> Table:
+        """Return rows less an offset; rounded, if ``largest`` is given, to the multiples that such a number leaves."""
         xp = backend.xp
         dtype = "float64" if offset.dtype == xp.float64 else "float32"
         arithmetic = open_arithmetic(self.arithmetic, backend, dtype)
         most_rows = EXACT_ROWS if self.arithmetic == "exact" else backend.rows_at_once
         X = narrow(self, X, arithmetic.dtype, xp)
         weights = np.ones(X.shape[0]) if weights is None else weights
-        if self.arithmetic == "exact" and hasattr(self, "_largest"):  # to the same multiples as the rows of the fit
-            X = xp.concat([X, xp.full((1, X.shape[1]), self._largest, dtype=X.dtype, device=backend.device)])
+        if largest is not None:
+            X = xp.concat([X, xp.full((1, X.shape[1]), largest, dtype=X.dtype, device=backend.device)])
         return make_table(X, weights, offset, METRICS[self.metric], self.n_clusters, most_rows, backend, arithmetic)
 
     def _table_of(self, X: Any, sample_weight: Any, method: str) -> tuple[Table, Array]:
@@ -290,8 +292,14 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
         check_is_fitted(self)
         X, backend = take_features(self, X, reset=False)
         require_same_place(self, backend, self.cluster_centers_, method)
-        table = self._tabulate(X, take_weights(sample_weight, X), self._offset, backend)
+        table = self._tabulate(X, take_weights(sample_weight, X), self._offset, self._largest, backend)
         return table, self.cluster_centers_ - self._offset
+
+
+def _label(table: Table, centers: Array) -> Array:
+    """Return the number of the nearest centre of every row, int32 of shape (n,)."""
+    _, (labels, _) = table.scan(RowsStep(find_nearest, table.metric, table.arithmetic), centers, table.norms)
+    return labels
 
 
 def _is_same(one: Clustering, other: Clustering, backend: Backend) -> bool:

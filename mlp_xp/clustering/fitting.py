@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlp_xp.array_types import Array
-from mlp_xp.clustering.lloyd import AddUpStep, AssignStep, NearestStep, ResidualStep, Sums
+from mlp_xp.clustering.lloyd import AddUpStep, AssignStep, RowsStep, Sums, find_lengths, find_nearest
 from mlp_xp.clustering.medians import Medians
 from mlp_xp.clustering.table import Table
 
@@ -71,14 +71,14 @@ def iterate(table: Table, centers: Array, max_iter: int, tol: float, say: Callab
         if stays or float(xp.sum(moves * moves)) <= tol:
             break
     if not stays:  # labels are those of the last centres
-        _, (labels, _) = table.scan(NearestStep(table.metric, arithmetic), centers, table.norms)
+        _, (labels, _) = table.scan(RowsStep(find_nearest, table.metric, arithmetic), centers, table.norms)
     objective = weigh(distances_of(table, centers, labels), table)
     return Clustering(centers, labels, objective, curve, i + 1)
 
 
 def distances_of(table: Table, centers: Array, labels: Array) -> NDArray[np.float64]:
     """Return the distances of all rows to the centres of their clusters, shape (n,), on the host."""
-    step = ResidualStep(table.metric, table.arithmetic)
+    step = RowsStep(find_lengths, table.metric, table.arithmetic)
     _, (distances,) = table.scan(step, centers, table.in_blocks(labels))
     return table.backend.to_host(distances).astype(np.float64)
 

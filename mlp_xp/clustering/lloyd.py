@@ -6,6 +6,7 @@ Lloyd, "Least squares quantization in PCM", IEEE Transactions on Information The
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,6 +41,22 @@ def find_nearest(
     labels = xp.astype(xp.argmin(differences, axis=-1), xp.int32)
     distances = xp.min(differences, axis=-1) + norms
     return labels, xp.maximum(distances, xp.zeros_like(distances))  # of a difference, rounding may leave less
+
+
+def find_distances(
+    features: Array, norms: Array, centers: Array, metric: Metric, arithmetic: Arithmetic
+) -> tuple[Array]:
+    """Return every row's distances from all centres, shape (n, k)."""
+    xp = arithmetic.xp
+    distances = metric.differences(features, centers, arithmetic) + xp.expand_dims(norms, axis=-1)
+    return (xp.maximum(distances, xp.zeros_like(distances)),)
+
+
+def find_lengths(
+    features: Array, labels: Array, centers: Array, metric: Metric, arithmetic: Arithmetic
+) -> tuple[Array]:
+    """Return every row's distance from the centre of a given cluster, shape (n,), without cancellation."""
+    return (metric.lengths(features - arithmetic.xp.take(centers, labels, axis=0), arithmetic),)
 
 
 def add_up(
@@ -83,42 +100,21 @@ class AddUpStep:
 
 
 @dataclass(frozen=True)
-class NearestStep:
-    """The first step alone."""
+class RowsStep:
+    """What is asked of a block's rows while the centres stay.
 
+    Attributes
+    ----------
+    function : callable
+        `find_nearest`, `find_distances` or `find_lengths`.
+    metric : Metric
+    arithmetic : Arithmetic
+    """
+
+    function: Callable[..., tuple[Array, ...]]
     metric: Metric
     arithmetic: Arithmetic
 
     def __call__(self, carry: Array, x: tuple[Array, ...], _: PyTree) -> tuple[Array, tuple[Array, ...]]:
-        """Take features and norms of a block; the carried centres stay. y is the labels and the distances."""
-        features, norms = x
-        return carry, find_nearest(features, norms, carry, self.metric, self.arithmetic)
-
-
-@dataclass(frozen=True)
-class DistanceStep:
-    """Distances of a block's rows from all centres."""
-
-    metric: Metric
-    arithmetic: Arithmetic
-
-    def __call__(self, carry: Array, x: tuple[Array, ...], _: PyTree) -> tuple[Array, tuple[Array, ...]]:
-        """Take features and norms of a block; the carried centres stay."""
-        features, norms = x
-        xp = self.arithmetic.xp
-        distances = self.metric.differences(features, carry, self.arithmetic) + xp.expand_dims(norms, axis=-1)
-        return carry, (xp.maximum(distances, xp.zeros_like(distances)),)
-
-
-@dataclass(frozen=True)
-class ResidualStep:
-    """Distances of a block's rows from the centres of given clusters, from the differences: without cancellation."""
-
-    metric: Metric
-    arithmetic: Arithmetic
-
-    def __call__(self, carry: Array, x: tuple[Array, ...], _: PyTree) -> tuple[Array, tuple[Array, ...]]:
-        """Take features and labels of a block; the carried centres stay."""
-        features, labels = x
-        residuals = features - self.arithmetic.xp.take(carry, labels, axis=0)
-        return carry, (self.metric.lengths(residuals, self.arithmetic),)
+        """Take what the function takes of a block; the centres are carried, and y is what it returns."""
+        return carry, self.function(*x, carry, self.metric, self.arithmetic)

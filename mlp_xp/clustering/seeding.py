@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlp_xp.clustering.lloyd import DistanceStep
+from mlp_xp.clustering.lloyd import RowsStep, find_distances
 from mlp_xp.clustering.table import Table
 
 if TYPE_CHECKING:
@@ -59,6 +59,6 @@ def choose_any(table: Table, n_clusters: int, random_state: np.random.RandomStat
 
 def _distances(table: Table, numbers: NDArray[Any]) -> NDArray[np.float64]:
     """Return the distances, shape (n, len(numbers)), of all rows to some of them, on the host."""
-    step = DistanceStep(table.metric, table.arithmetic)
+    step = RowsStep(find_distances, table.metric, table.arithmetic)
     _, (distances,) = table.scan(step, table.rows(numbers), table.norms)
     return table.backend.to_host(distances).astype(np.float64)

@@ -117,8 +117,7 @@ def make_table(
         most_rows = max(1, min(most_rows, MOST_DIFFERENCES // (n_clusters * d)))
     n_blocks = -(-n // most_rows)
     size = -(-n // n_blocks)
-    numbers = np.minimum(np.arange(n_blocks * size + X.shape[0] - n), X.shape[0] - 1)
-    numbers[: n_blocks * size] = np.minimum(numbers[: n_blocks * size], n - 1)
+    numbers = np.concatenate([np.minimum(np.arange(n_blocks * size), n - 1), np.arange(n, X.shape[0])])
     features = xp.take(X, backend.asarray(numbers.astype(np.int32)), axis=0)
     features -= offset  # in place where arrays can be written to: what was taken is a copy
     features = arithmetic.round_activation(features)[: n_blocks * size, :]
