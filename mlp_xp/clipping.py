@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.array_types import Array
-from mlp_xp.network import Layer, Parameters
+from mlp_xp.network import Parameters
 
 
 def gradient_norm(gradient: Parameters, arithmetic: Arithmetic) -> Array:
-    """Return the Euclidean norm over all weights and biases, shape (...)."""
+    """Return the Euclidean norm over all parameters, shape (...)."""
     total: Array | None = None
     for layer in gradient:
-        for array, axes in ((layer.weight, (-2, -1)), (layer.bias, (-1,))):
+        for name, array in layer._asdict().items():
+            axes = (-2, -1) if name == "weight" else -1
             squares = arithmetic.sum(arithmetic.multiply(array, array), axis=axes)
             total = squares if total is None else total + squares
     return arithmetic.sqrt(total)
@@ -40,7 +41,10 @@ def clip_by_norm(gradient: Parameters, largest: float, arithmetic: Arithmetic) -
     def shortened(factors: Array, array: Array) -> Array:
         return arithmetic.round_state(arithmetic.multiply(factors, array))  # a small number × a small factor may fade
 
+    of_row, of_matrix = factor[..., None], factor[..., None, None]
     return tuple(
-        Layer(shortened(factor[..., None, None], layer.weight), shortened(factor[..., None], layer.bias))
+        type(layer)(
+            *(shortened(of_matrix if name == "weight" else of_row, array) for name, array in layer._asdict().items())
+        )
         for layer in gradient
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-ADDED = ("dropout", "max_gradient_norm")
+ADDED = ("dropout", "max_gradient_norm", "residual", "batch_norm", "pretrain", "pretrain_epochs")
 """Settings that came after the first recorded runs."""
 
 

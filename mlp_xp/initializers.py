@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mlp_xp.network import Layer, Parameters
+from mlp_xp.array_types import Array, leaves
+from mlp_xp.network import Layer, NormalizedLayer, Parameters
 from mlp_xp.randomness import Stream, uniform
 
 Bounds: TypeAlias = tuple[float, float]
@@ -50,7 +51,7 @@ INITIALIZERS: Mapping[str, Callable[[int, int], Bounds]] = {
 """Name -> the bounds of the uniform distributions of a layer's weights and biases, from n_in and n_out."""
 
 
-def initial_parameters(layer_sizes: tuple[int, ...], init: str, seed: int) -> Parameters:
+def initial_parameters(layer_sizes: tuple[int, ...], init: str, seed: int, *, batch_norm: bool = False) -> Parameters:
     """Draw the parameters of every layer.
 
     Parameters
@@ -61,27 +62,45 @@ def initial_parameters(layer_sizes: tuple[int, ...], init: str, seed: int) -> Pa
         A name in `INITIALIZERS`.
     seed : int
         Non-negative.
+    batch_norm : bool
+        Whether the hidden layers are normalised over the batch: then their biases begin at 0 and their scales at 1.
 
     Returns
     -------
     tuple of Layer
         Host arrays of dtype float64.
     """
-
-    def layer(index: int, n_in: int, n_out: int) -> Layer:
-        weight_bound, bias_bound = INITIALIZERS[init](n_in, n_out)
-        weight: Any = uniform((n_in, n_out), weight_bound, seed, Stream.WEIGHT, index)
-        return Layer(weight, uniform((n_out,), bias_bound, seed, Stream.BIAS, index))
-
-    return tuple(layer(index, n_in, n_out) for index, (n_in, n_out) in enumerate(pairwise(layer_sizes)))
+    layers = [initial_layer(*sizes, index, init, seed) for index, sizes in enumerate(pairwise(layer_sizes))]
+    return _normalized(layers) if batch_norm else tuple(layers)
 
 
-def initial_replicas(layer_sizes: tuple[int, ...], init: str, seeds: Sequence[int]) -> Parameters:
+def initial_layer(n_in: int, n_out: int, index: int, init: str, seed: int) -> Layer:
+    """Draw the parameters of a layer, the ``index``-th of what the seed decides."""
+    weight_bound, bias_bound = INITIALIZERS[init](n_in, n_out)
+    weight: Any = uniform((n_in, n_out), weight_bound, seed, Stream.WEIGHT, index)
+    return Layer(weight, uniform((n_out,), bias_bound, seed, Stream.BIAS, index))
+
+
+def initial_replicas(
+    layer_sizes: tuple[int, ...], init: str, seeds: Sequence[int], *, batch_norm: bool = False
+) -> Parameters:
     """Draw the parameters of several networks, each as `initial_parameters` does, stacked along a leading axis."""
     n = len(seeds)
     # Made before anything is drawn: what no memory could hold fails at once.
-    stacked = tuple(Layer(np.empty((n, *sizes)), np.empty((n, sizes[1]))) for sizes in pairwise(layer_sizes))
+    empty = [Layer(np.empty((n, *sizes)), np.empty((n, sizes[1]))) for sizes in pairwise(layer_sizes)]
+    stacked = _normalized(empty) if batch_norm else tuple(empty)
     for i, seed in enumerate(seeds):
-        for layers, (weight, bias) in zip(stacked, initial_parameters(layer_sizes, init, seed), strict=True):
-            layers.weight[i], layers.bias[i] = weight, bias
+        drawn = initial_parameters(layer_sizes, init, seed, batch_norm=batch_norm)
+        for array, alone in zip(leaves(stacked), leaves(drawn), strict=True):
+            array[i] = alone
     return stacked
+
+
+def _normalized(layers: Sequence[Layer]) -> Parameters:
+    """Return layers of which the hidden ones are normalised over the batch."""
+    *hidden, last = layers
+
+    def normalized(weight: Array, bias: Array) -> NormalizedLayer:
+        return NormalizedLayer(weight, *(make(bias) for make in (np.zeros_like, np.ones_like) * 2))
+
+    return (*(normalized(*layer) for layer in hidden), last)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.array_types import Array
 from mlp_xp.losses import LOSSES, gradient_of_mean, mean_of_rows
-from mlp_xp.network import Network, Parameters, backward, forward
+from mlp_xp.network import Network, Parameters, backward, forward, track_statistics
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class Objective:
         prediction, losses = LOSSES[self.loss](logits, arithmetic)
         return losses(targets), prediction
 
+    def first_layers(self, n_hidden: int) -> Objective:
+        """Return the objective of the network's first hidden layers, with a last layer of their own."""
+        return replace(self, network=self.network.first_layers(n_hidden))
+
     def value_and_gradient(
         self,
         parameters: Parameters,
@@ -51,6 +55,7 @@ class Objective:
         shares: Array | None = None,
         l2: Array | None = None,
         masks: Sequence[Array] = (),
+        n_frozen: int = 0,
     ) -> tuple[Array, Parameters]:
         """Return the objective of a batch and its gradient with respect to every parameter.
 
@@ -67,31 +72,53 @@ class Objective:
             Strength of the penalty in this batch; by default the objective's own.
         masks : sequence of arrays
             Of the hidden layers, as `mlp_xp.network.forward` takes them; by default none.
+        n_frozen : int
+            How many of the first layers are not learnt; they have no gradient and no penalty.
 
         Returns
         -------
         value : array of shape (...)
         gradient : tuple of Layer
         """
+        value, gradient, _ = self.learn(parameters, features, targets, arithmetic, shares, l2, masks, n_frozen)
+        return value, gradient
+
+    def learn(
+        self,
+        parameters: Parameters,
+        features: Array,
+        targets: Array,
+        arithmetic: Arithmetic,
+        shares: Array | None = None,
+        l2: Array | None = None,
+        masks: Sequence[Array] = (),
+        n_frozen: int = 0,
+    ) -> tuple[Array, Parameters, Parameters]:
+        """Return what `value_and_gradient` does, and the parameters that the gradient is to be taken from.
+
+        These are those that are learnt, with the running means and variances that the batch leaves, if there are any.
+        """
         operands = _operands(parameters, arithmetic)
-        trace = forward(self.network, operands, features, arithmetic, masks)
+        trace = forward(self.network, operands, features, arithmetic, masks, shares, is_training=True)
         prediction, losses = LOSSES[self.loss](trace.outputs[-1], arithmetic)
         value = mean_of_rows(losses(targets), shares, arithmetic)
         logits_gradient = gradient_of_mean(prediction, targets, shares, arithmetic)
-        gradient = backward(self.network, operands, trace, logits_gradient, arithmetic, masks)
+        gradient = backward(self.network, operands, trace, logits_gradient, arithmetic, masks, shares, n_frozen)
+        learnt = track_statistics(parameters, trace, shares, arithmetic)[n_frozen:]
         if l2 is None and self.l2 == 0.0:
-            return value, gradient
+            return value, gradient, learnt
         strength = self.l2 if l2 is None else l2
-        for layer in parameters:
+        for layer in learnt:
             squares = arithmetic.sum(arithmetic.multiply(layer.weight, layer.weight), axis=(-2, -1))
             value = value + arithmetic.multiply(0.5 * strength, squares)
         of_matrix = strength if l2 is None else l2[..., None, None]
-        return value, tuple(
+        penalised = tuple(
             layer._replace(
                 weight=layer.weight + arithmetic.round_state(arithmetic.multiply(of_matrix, parameter.weight))
             )
-            for layer, parameter in zip(gradient, parameters, strict=True)
+            for layer, parameter in zip(gradient, learnt, strict=True)
         )
+        return value, penalised, learnt
 
 
 def _operands(parameters: Parameters, arithmetic: Arithmetic) -> Parameters:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 BITS = 24
 """Significant bits of a drawn number: those of a float32."""
+PRETRAINING = 1 << 32
+"""Where epochs and layers are counted from that are there before the training alone."""
 LARGE = 1 << 15
 """Numbers that take longer to sort than a thread takes to begin."""
 

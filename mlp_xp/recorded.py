@@ -20,10 +20,10 @@ from mlp_xp.digests import Digests
 from mlp_xp.errors import RunError
 from mlp_xp.exactness import open_arithmetic
 from mlp_xp.model import Model
-from mlp_xp.network import Layer, map_parameters
+from mlp_xp.network import Layer, NormalizedLayer, Parameters, map_parameters
 from mlp_xp.runs import CHECKPOINTS, CURVE, FORMAT, REPLICA, RUN, STEPS, STEPS_HEADER, WEIGHTS, checkpoint_path
 from mlp_xp.settings import Settings
-from mlp_xp.training import make_objective
+from mlp_xp.trainer import make_objective
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,7 +50,7 @@ def load_model(folder: Path | str, backend: Backend) -> Model:
     description = read_description(folder)
     try:
         settings = Settings.from_dict(description["settings"])
-        layers = _read_layers(folder / WEIGHTS, len(settings.hidden_layer_sizes) + 1)
+        layers = _read_layers(folder / WEIGHTS, settings)
         data = _stand_in(description["data"], layers[-1].bias.size)
         objective = make_objective(settings, data)
     except KeyError as error:
@@ -58,7 +58,7 @@ def load_model(folder: Path | str, backend: Backend) -> Model:
     except (TypeError, ValueError, OverflowError) as error:
         raise RunError(f"{folder / RUN}: not a run's description: {error}") from error
     for i, (layer, shape) in enumerate(zip(layers, pairwise(objective.network.layer_sizes), strict=True)):
-        if layer.weight.shape != shape or layer.bias.shape != shape[1:]:
+        if layer.weight.shape != shape or any(array.shape != shape[1:] for array in layer[1:]):
             raise RunError(
                 f"{folder / WEIGHTS}: layer {i} has shapes {layer.weight.shape} and {layer.bias.shape}, "
                 f"but {RUN} says {shape} and {shape[1:]}; give a folder whose files belong together"
@@ -123,10 +123,11 @@ def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
     return tensors
 
 
-def _read_layers(path: Path, n_layers: int) -> tuple[Layer, ...]:
-    tensors = read_tensors(path)
+def _read_layers(path: Path, settings: Settings) -> Parameters:
+    tensors, n_hidden = read_tensors(path), len(settings.hidden_layer_sizes)
+    kinds = [NormalizedLayer if settings.batch_norm else Layer] * n_hidden + [Layer]
     try:
-        return tuple(Layer(tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(n_layers))
+        return tuple(kind(*(tensors[f"layers.{i}.{name}"] for name in kind._fields)) for i, kind in enumerate(kinds))
     except KeyError as error:
         raise RunError(f"{path}: the tensor {error} is missing") from error
 

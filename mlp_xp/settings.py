@@ -17,6 +17,7 @@ from mlp_xp.losses import LOSSES
 from mlp_xp.optimizers import OPTIMIZERS, SGD, Adam, Optimizer
 
 DTYPES = ("float32", "float64")
+PRETRAININGS = ("none", "layerwise")
 REALS = ("learning_rate", "epsilon", "momentum", "beta_1", "beta_2", "l2", "dropout", "max_gradient_norm")
 LEAST_EXACT = 2.0**-100
 """Products with a smaller setting could be subnormal numbers, which some libraries take for 0."""
@@ -28,6 +29,7 @@ CHOICES: Mapping[str, Iterable[str]] = {
     "loss": LOSSES,
     "optimizer": OPTIMIZERS,
     "init": INITIALIZERS,
+    "pretrain": PRETRAININGS,
     "dtype": DTYPES,
     "arithmetic": ARITHMETICS,
 }
@@ -91,6 +93,14 @@ class Settings:
         Share of the hidden units that are left out in a step, in [0, 1).
     max_gradient_norm : float or None
         A longer gradient, of the penalty too, is shortened to that norm, > 0; None for never.
+    residual : bool
+        Whether hidden layers that have as many units as inputs add these to what they hand on.
+    batch_norm : bool
+        Whether what the units of the hidden layers are given is normalised over the batch, which then needs 2 rows.
+    pretrain : str
+        "none", or "layerwise": the hidden layers are first trained one after another (`mlp_xp.pretraining`).
+    pretrain_epochs : int
+        Of each hidden layer, ≥ 1.
     batch_size : int
         Rows of a step; the last, partial batch of an epoch is left out.
     epochs : int
@@ -123,6 +133,10 @@ class Settings:
     l2: float = 0.0
     dropout: float = 0.0
     max_gradient_norm: float | None = None
+    residual: bool = False
+    batch_norm: bool = False
+    pretrain: str = "none"
+    pretrain_epochs: int = 1
     batch_size: int = 50
     epochs: int = 20
     init: str = "pytorch"
@@ -148,7 +162,7 @@ class Settings:
             self,
             f"whole numbers ≥ 1 and ≤ {MOST_UNITS}",
         )
-        for name, least in (("batch_size", 1), ("epochs", 1), ("seed", 0)):
+        for name, least in (("batch_size", 1), ("epochs", 1), ("pretrain_epochs", 1), ("seed", 0)):
             _require(_whole(getattr(self, name), least), name, self, f"a whole number ≥ {least}")
         for name in ("learning_rate", "epsilon"):
             _require(_real(getattr(self, name)) and getattr(self, name) > 0, name, self, "a number > 0")
@@ -165,8 +179,14 @@ class Settings:
             for name in reals:
                 value = getattr(self, name)
                 _require(value == 0 or value >= LEAST_EXACT, name, self, f"≥ {LEAST_EXACT:.2g} in exact arithmetic")
-        _require(isinstance(self.nesterov, bool), "nesterov", self, "True or False")
+        for name in ("nesterov", "residual", "batch_norm"):
+            _require(isinstance(getattr(self, name), bool), name, self, "True or False")
         _require(not self.nesterov or self.momentum > 0, "nesterov", self, "False unless momentum > 0")
+        for name, off in (("residual", False), ("batch_norm", False), ("pretrain", "none")):
+            _require(
+                bool(self.hidden_layer_sizes) or getattr(self, name) == off, name, self, f"{off} without hidden layers"
+            )
+        _require(self.batch_size > 1 or not self.batch_norm, "batch_size", self, "at least 2 with batch_norm")
 
     def make_optimizer(self) -> Optimizer:
         """Return the optimiser these settings describe."""

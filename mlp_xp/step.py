@@ -31,6 +31,8 @@ class TrainingStep:
         Share of the hidden units that are left out, in [0, 1).
     max_gradient_norm : float or None
         A longer gradient is shortened to that norm; None for never.
+    n_frozen : int
+        How many of the first layers are not learnt; the optimiser's state is that of the others.
     """
 
     objective: Objective
@@ -39,6 +41,7 @@ class TrainingStep:
     arithmetic: Arithmetic
     dropout: float = 0.0
     max_gradient_norm: float | None = None
+    n_frozen: int = 0
 
     def __call__(
         self, carry: tuple[Parameters, PyTree], x: tuple[Array, ...], constants: DeviceData
@@ -68,9 +71,10 @@ class TrainingStep:
         n_outputs = self.objective.network.layer_sizes[-1]
         features, targets = gather(constants, rows, self.scale, n_outputs, self.arithmetic)
         shares, l2 = weighting or (None, None)
-        loss, gradient = self.objective.value_and_gradient(
-            parameters, features, targets, self.arithmetic, shares, l2, masks
+        loss, gradient, learnt = self.objective.learn(
+            parameters, features, targets, self.arithmetic, shares, l2, masks, self.n_frozen
         )
         if self.max_gradient_norm is not None:
             gradient = clip_by_norm(gradient, self.max_gradient_norm, self.arithmetic)
-        return self.optimizer.update(gradient, state, parameters, self.arithmetic), (loss,)
+        learnt, state = self.optimizer.update(gradient, state, learnt, self.arithmetic)
+        return ((*parameters[: self.n_frozen], *learnt), state), (loss,)

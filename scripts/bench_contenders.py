@@ -14,7 +14,7 @@ from bench_rounds import Contender
 from bench_workloads import Workload
 from mlp_xp.backend import Backend, list_backends, open_backend
 from mlp_xp.network import map_parameters
-from mlp_xp.training import Trainer
+from mlp_xp.trainer import Trainer
 
 if TYPE_CHECKING:
     from mlp_xp.array_types import Array, Namespace

@@ -18,7 +18,7 @@ from bench_workloads import Workload
 from mlp_xp.backend import list_backends, open_backend
 from mlp_xp.network import map_parameters
 from mlp_xp.segments import open_rows
-from mlp_xp.training import Trainer
+from mlp_xp.trainer import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

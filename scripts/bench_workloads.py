@@ -13,7 +13,7 @@ from mlp_xp.datasets import Dataset, load, mnist
 from mlp_xp.initializers import initial_parameters
 from mlp_xp.network import Parameters, map_parameters
 from mlp_xp.settings import PRESETS, Settings
-from mlp_xp.training import make_objective
+from mlp_xp.trainer import make_objective
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -21,7 +21,7 @@ from mlp_xp.datasets import Split
 from mlp_xp.initializers import initial_parameters
 from mlp_xp.randomness import batch_order
 from mlp_xp.settings import Settings
-from mlp_xp.training import make_objective
+from mlp_xp.trainer import make_objective
 
 N_STEPS = 100
 TARGET = Path(__file__).parent.parent / "tests" / "pytorch_curves.json"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mlp_xp.arithmetic import Arithmetic, make_arithmetic
 from mlp_xp.array_types import Array, PyTree
 from mlp_xp.backend import Backend
-from mlp_xp.network import Layer, Parameters
+from mlp_xp.network import Layer, Network, NormalizedLayer, Parameters
 
 DTYPES = ("float32", "float64")
 
@@ -68,8 +68,21 @@ def as_integers(host: NDArray[Any]) -> int:
     return int(max(fractions, default=Fraction(0)) / lowest_bit)
 
 
+def random_network(rng: np.random.Generator, network: Network, *leading: int) -> Parameters:
+    """Return host parameters of random numbers in the usual range, of whatever layers the network has."""
+    *hidden, last = random_parameters(rng, network.layer_sizes, *leading)
+    if not network.batch_norm:
+        return (*hidden, last)
+
+    def normalized(weight: NDArray[Any], bias: NDArray[Any]) -> NormalizedLayer:
+        scale, mean = rng.normal(size=(2, *bias.shape))
+        return NormalizedLayer(weight, bias, scale, mean, rng.random(size=bias.shape) + 0.5)
+
+    return (*(normalized(layer.weight, layer.bias) for layer in hidden), last)
+
+
 def random_parameters(rng: np.random.Generator, sizes: tuple[int, ...], *leading: int) -> Parameters:
-    """Return host parameters of random numbers in the usual range."""
+    """Return host parameters of random numbers in the usual range, of dense layers."""
     return tuple(
         Layer(
             rng.normal(size=(*leading, n_in, n_out)) / np.sqrt(n_in),

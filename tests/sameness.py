@@ -33,6 +33,10 @@ ADAM = replace(
 TRAININGS = {"sgd": SGD, "adam": ADAM}
 # Not among them: a mask goes by the numbers of rows and units, so that their order matters.
 DROPOUT = replace(SGD, dropout=0.3, max_gradient_norm=0.125)
+# Nor is this: a unit's place is that of the unit it is added to.
+DEEP = replace(
+    SGD, hidden_layer_sizes=(32, 32, 32), activation="sigmoid", residual=True, batch_norm=True, pretrain="layerwise"
+)
 # As few steps and shapes as possible, since JAX compiles every operation by itself when it compiles no whole step.
 FEW_STEPS = replace(ADAM, hidden_layer_sizes=(10,), batch_size=360, epochs=1, dropout=0.3)
 
@@ -87,7 +91,8 @@ def report(run: str) -> dict[str, str]:
         if how == "unrounded":
             with rounding_switched_off():
                 return {how: chain(SGD, backend)}
-        return {training: chain(settings, backend) for training, settings in {**TRAININGS, "dropout": DROPOUT}.items()}
+        trainings = {**TRAININGS, "dropout": DROPOUT, "deep": DEEP}
+        return {training: chain(settings, backend) for training, settings in trainings.items()}
 
 
 def not_compiled(name: str) -> AbstractContextManager[Any]:

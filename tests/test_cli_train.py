@@ -54,14 +54,33 @@ def test_without_out_nothing_is_kept(
 )
 def test_every_option_reaches_the_run(tmp_path: Path, optimizer: str, expected: tuple[str, float, float, bool]) -> None:
     options = (
-        f"--hidden 5,4 --activation tanh --loss squared_error {optimizer} --learning-rate 0.01 "
-        "--beta-1 0.8 --beta-2 0.95 --epsilon 1e-6 --l2 0.001 --dropout 0.25 --max-gradient-norm 2 --batch-size 300 "
+        f"--hidden 5,5 --activation tanh --loss squared_error {optimizer} --learning-rate 0.01 "
+        "--beta-1 0.8 --beta-2 0.95 --epsilon 1e-6 --l2 0.001 --dropout 0.25 --max-gradient-norm 2 "
+        "--residual --batch-norm --pretrain layerwise --pretrain-epochs 2 --batch-size 300 "
         "--epochs 1 --init he "
         "--seed 7 --dtype float64 --arithmetic native --device cpu --backend numpy --test-size 0.5 --scale 1/32"
     )
     assert main(["train", *options.split(), "--out", str(tmp_path / "run")]) == 0
     assert settings_of(tmp_path / "run") == Settings(
-        (5, 4), "tanh", "squared_error", *expected, 0.8, 0.95, 1e-6, 0.001, 0.25, 2.0, 300, 1, "he", 7, "float64"
+        (5, 5),
+        "tanh",
+        "squared_error",
+        *expected,
+        beta_1=0.8,
+        beta_2=0.95,
+        epsilon=1e-6,
+        l2=0.001,
+        dropout=0.25,
+        max_gradient_norm=2.0,
+        residual=True,
+        batch_norm=True,
+        pretrain="layerwise",
+        pretrain_epochs=2,
+        batch_size=300,
+        epochs=1,
+        init="he",
+        seed=7,
+        dtype="float64",
     )
     data = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
     assert (data["n_train"], data["n_test"], data["scale"]) == (898, 899, 1 / 32)

@@ -28,7 +28,7 @@ from mlp_xp.errors import BackendUnavailable
 from mlp_xp.estimators.stochastic import lay_out
 from mlp_xp.loop import Loop
 from mlp_xp.settings import Settings
-from mlp_xp.training import Trainer
+from mlp_xp.trainer import Trainer
 from mlp_xp_cupy_graph import FEWEST_STEPS, MOST_PROGRAMS, SWITCH, Program, Replays
 
 TRAININGS: tuple[dict[str, Any], ...] = (

@@ -7,13 +7,15 @@ hold the promise that the equations act on the last axes alone.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from checks import assert_close, native, random_parameters
+from checks import assert_close, native, random_network, random_parameters
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.array_types import Array
@@ -46,16 +48,17 @@ def numerical_gradient(
     data: tuple[Array, Array],
     backend: Backend,
     arithmetic: Arithmetic,
-    weighting: tuple[Array, ...] = (),
+    weighting: tuple[Array | None, Array | None] = (None, None),
+    masks: Sequence[Array] = (),
 ) -> NDArray[Any]:
     """Return the objective's central differences for one parameter of one layer, in its shape."""
     copies = moved_copies(parameters, layer, field)
-    stacked = [Layer(*map(backend.asarray, each)) for each in parameters]
+    stacked = [*map_parameters(backend.asarray, parameters)]
     flat = backend.asarray(copies.reshape(-1, *copies.shape[2:]))
     stacked[layer] = stacked[layer]._replace(**{field: flat})
     # A weight that has no copies of its own takes part in all of them by broadcasting.
-    value, _ = objective.value_and_gradient(tuple(stacked), *data, arithmetic, *weighting)
-    values = backend.to_host(value).reshape(len(STENCIL), -1)
+    value, _ = objective.value_and_gradient(tuple(stacked), *data, arithmetic, *weighting, masks)
+    values = np.broadcast_to(backend.to_host(value), flat.shape[:1]).reshape(len(STENCIL), -1)  # some have no effect
     difference = np.einsum("i,ij->j", list(STENCIL.values()), values) / STEP
     return np.asarray(difference).reshape(copies.shape[2:])
 
@@ -145,3 +148,50 @@ def test_shares_stand_for_rows_that_are_there_more_often_or_not_at_all(backend: 
     for mine, other in zip(weighted[1], repeated[1], strict=True):
         assert_close(backend.to_host(mine.weight), backend.to_host(other.weight), 8)
         assert_close(backend.to_host(mine.bias), backend.to_host(other.bias), 8)
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "shares"])
+@pytest.mark.parametrize("dropout", [False, True], ids=["", "dropout"])
+@pytest.mark.parametrize(("residual", "batch_norm"), [(True, False), (False, True), (True, True)])
+def test_with_shortcuts_and_batch_normalisation(
+    backend: Backend, residual: bool, batch_norm: bool, dropout: bool, weighted: bool
+) -> None:
+    arithmetic = native(backend)
+    network = Network((5, 5, 4, 4, 3), "tanh", residual=residual, batch_norm=batch_norm)
+    objective = Objective(network, "cross_entropy", 0.1)
+    rng = np.random.default_rng(2)
+    parameters = random_network(rng, network)
+    data = (backend.asarray(rng.normal(size=(7, 5))), backend.asarray(rng.dirichlet(np.ones(3), 7)))
+    shares = backend.asarray(np.array([0.1, 0.2, 0, 0.3, 0.05, 0.35, 0]))
+    weighting = (shares if weighted else None, None)
+    masks = [backend.asarray(2.0 * (rng.random(size=(7, n)) < 0.5)) for n in (5, 4, 4)] if dropout else []
+    on_device = map_parameters(backend.asarray, parameters)
+    _, gradient = objective.value_and_gradient(on_device, *data, arithmetic, *weighting, masks)
+    for i, layer in enumerate(gradient):
+        assert type(layer) is type(parameters[i])
+        for field, analytic in layer._asdict().items():
+            assert analytic.dtype == data[0].dtype
+            host = backend.to_host(analytic)
+            numerical = numerical_gradient(objective, parameters, i, field, data, backend, arithmetic, weighting, masks)
+            assert host.shape == numerical.shape
+            error = np.max(np.abs(host - numerical))
+            assert error <= TOLERANCE, f"layer {i}, {field}: error {error:.1e}"
+            assert np.any(host != 0) == (field not in ("mean", "variance"))
+
+
+def test_frozen_layers_have_no_gradient_and_no_penalty(backend: Backend) -> None:
+    arithmetic = native(backend)
+    network = Network((5, 4, 4, 3), "tanh", residual=True, batch_norm=True)
+    objective = Objective(network, "squared_error", 0.1)
+    rng = np.random.default_rng(3)
+    parameters = map_parameters(backend.asarray, random_network(rng, network))
+    data = (backend.asarray(rng.normal(size=(7, 5))), backend.asarray(rng.normal(size=(7, 3))))
+    _, whole = objective.value_and_gradient(parameters, *data, arithmetic)
+    _, gradient, learnt = objective.learn(parameters, *data, arithmetic, n_frozen=2)
+    assert len(gradient) == len(learnt) == 1
+    for part, expected in zip(gradient[0], whole[2], strict=True):
+        np.testing.assert_array_equal(backend.to_host(part), backend.to_host(expected))
+    value, _ = replace(objective, l2=0.0).value_and_gradient(parameters, *data, arithmetic)
+    penalised, _ = objective.value_and_gradient(parameters, *data, arithmetic, n_frozen=2)
+    weight = backend.to_host(parameters[2].weight)
+    assert_close(backend.to_host(penalised), backend.to_host(value) + 0.05 * np.sum(weight**2))

@@ -25,7 +25,7 @@ def test_the_expectations_cover_the_table() -> None:
 
 @pytest.mark.parametrize("init", INITIALIZERS)
 def test_shapes_and_spread(init: str) -> None:
-    for i, (weight, bias) in enumerate(initial_parameters(SIZES, init, seed=0)):
+    for i, (weight, bias, *_) in enumerate(initial_parameters(SIZES, init, seed=0)):
         assert weight.shape == (SIZES[i], SIZES[i + 1])
         assert bias.shape == (SIZES[i + 1],)
         assert weight.dtype == bias.dtype == np.float64

@@ -16,7 +16,7 @@ SIZES = (4, 5, 3, 2)
 
 def loops(parameters: Parameters, rows: list[list[float]]) -> list[list[float]]:
     """Return the outputs of a tanh network, written out as sums of numbers."""
-    for i, (weight, bias) in enumerate(parameters):
+    for i, (weight, bias, *_) in enumerate(parameters):
         z = [
             [math.fsum(x * w for x, w in zip(row, weight[:, j], strict=True)) + bias[j] for j in range(bias.size)]
             for row in rows

@@ -22,7 +22,7 @@ from mlp_xp.array_types import PyTree, leaves, signature
 from mlp_xp.datasets import Dataset
 from mlp_xp.losses import LOSSES
 from mlp_xp.settings import Settings
-from mlp_xp.training import Trainer
+from mlp_xp.trainer import Trainer
 from mlp_xp_numpy import FEWEST_STEPS, MOST_PROGRAMS, NumPyBackend
 from mlp_xp_numpy_program import Program
 from mlp_xp_plain import PlainBackend

@@ -12,7 +12,7 @@ import pytest
 
 from checks import DTYPES, assert_array, native
 from mlp_xp.backend import Backend, open_backend
-from mlp_xp.network import Layer
+from mlp_xp.network import Layer, Parameters
 from mlp_xp.optimizers import OPTIMIZERS, SGD, Adam, Optimizer
 
 GRADIENTS = [0.5, -1.0, 2.0, 0.25, 0.0, -0.125]
@@ -82,7 +82,7 @@ def as_layer(value: float, backend: Backend, dtype: str) -> tuple[Layer, ...]:
 def test_steps_follow_the_recurrence(backend: Backend, name: str, dtype: str) -> None:
     optimizer, expected = CASES[name]
     arithmetic = native(backend, dtype)
-    parameters = as_layer(START, backend, dtype)
+    parameters: Parameters = as_layer(START, backend, dtype)
     state = optimizer.init(parameters, arithmetic)
     for g, theta in zip(GRADIENTS, expected(), strict=True):
         moved, state = optimizer.update(as_layer(g, backend, dtype), state, parameters, arithmetic)

@@ -21,7 +21,8 @@ from mlp_xp.initializers import initial_replicas
 from mlp_xp.randomness import batch_order
 from mlp_xp.replicas import ReplicatedEpoch, Spread, train_replicas
 from mlp_xp.settings import Settings
-from mlp_xp.training import Epoch, Trainer, train
+from mlp_xp.trainer import Trainer
+from mlp_xp.training import Epoch, train
 from mlp_xp_numpy import NumPyBackend
 
 N = 3

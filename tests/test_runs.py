@@ -104,7 +104,7 @@ def test_strided_arrays_are_written_rightly(tmp_path: Path, digits: Split, numpy
     epochs = list(
         record(tmp_path, SETTINGS, digits, numpy_backend, map(strided, train(SETTINGS, digits, numpy_backend)))
     )
-    for layer, (weight, _) in zip(
+    for layer, (weight, *_) in zip(
         load_model(tmp_path, numpy_backend).parameters, epochs[-1].model.parameters, strict=True
     ):
         np.testing.assert_array_equal(layer.weight, weight)

@@ -148,7 +148,7 @@ def trained(settings: Settings, backend: Backend, shuffled: str = "") -> str:
 
     data = Split(*map(columns, digits))
     start = reordered(initial_parameters(sizes, settings.init, settings.seed), orders)
-    with mock.patch("mlp_xp.training.batch_order", within_batches), mock.patch("mlp_xp.exactness.require_exact"):
+    with mock.patch("mlp_xp.trainer.batch_order", within_batches), mock.patch("mlp_xp.exactness.require_exact"):
         epochs = list(train(settings, data, backend, initial=start))
     numbers = [number for epoch in epochs for number in (*epoch.step_losses, epoch.loss, epoch.test_loss)]
 

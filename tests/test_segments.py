@@ -20,7 +20,8 @@ from mlp_xp.errors import DataError
 from mlp_xp.replicas import train_replicas
 from mlp_xp.segments import DeviceRows, Segment, StoredRows, open_rows
 from mlp_xp.settings import Settings
-from mlp_xp.training import Trainer, train
+from mlp_xp.trainer import Trainer
+from mlp_xp.training import train
 from mlp_xp_numpy import NumPyBackend
 
 SETTINGS = Settings(hidden_layer_sizes=(8,), momentum=0.9, batch_size=60, epochs=2)

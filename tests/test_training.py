@@ -16,7 +16,8 @@ from mlp_xp.errors import DataError, SettingsError, TrainingDiverged
 from mlp_xp.initializers import initial_parameters
 from mlp_xp.randomness import batch_order
 from mlp_xp.settings import Settings
-from mlp_xp.training import Epoch, Trainer, train
+from mlp_xp.trainer import Trainer
+from mlp_xp.training import Epoch, train
 
 SETTINGS = Settings(hidden_layer_sizes=(32,), batch_size=100, epochs=3)
 # Rounding errors grow by less than 1,000 in these 42 steps; a wrong formula is off in the first digits.
@@ -86,7 +87,7 @@ def test_the_units_that_are_left_out_are_the_seeds(
     numpy_backend: Backend, digits: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the epoch's; all else that these decide stays the same here, and nothing is learnt."""
-    monkeypatch.setattr("mlp_xp.training.batch_order", lambda n, size, _seed, _epoch: batch_order(n, size, 0, 0))
+    monkeypatch.setattr("mlp_xp.trainer.batch_order", lambda n, size, _seed, _epoch: batch_order(n, size, 0, 0))
     initial = initial_parameters((64, 32, 10), "pytorch", 0)
 
     def losses(**changes: Any) -> list[Any]:

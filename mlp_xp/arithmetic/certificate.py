@@ -61,6 +61,7 @@ def certificate(layer_sizes: tuple[int, ...], batch_size: int) -> list[Entry]:
             Entry(i, "W² (penalty)", n_in * n_out, term_bits(n_in * n_out)),
             Entry(i, "dW² (norm)", n_in * n_out, term_bits(n_in * n_out)),
             Entry(i, "db² (norm)", n_out, term_bits(n_out)),
+            *([Entry(i, "x W (batch norm)", batch_size, term_bits(batch_size))] if i < len(layer_sizes) - 2 else []),
         ]
     n_outputs = layer_sizes[-1]
     return [

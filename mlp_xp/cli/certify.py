@@ -8,7 +8,7 @@ from mlp_xp.arithmetic.bits import EXACT
 from mlp_xp.arithmetic.certificate import certificate, certify
 from mlp_xp.cli.options import add_data_arguments, add_settings_arguments, load_split, make_settings, make_source
 from mlp_xp.cli.table import format_table
-from mlp_xp.training import make_objective
+from mlp_xp.trainer import make_objective
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

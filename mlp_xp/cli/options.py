@@ -103,6 +103,8 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         ("l2", float, "penalty: l2 / 2 × the sum of all squared weights"),
         ("dropout", float, "share of the hidden units that a step leaves out"),
         ("max_gradient_norm", float, "a longer gradient is shortened to that norm; default never"),
+        ("pretrain", str, "layerwise: train the hidden layers one after another first"),
+        ("pretrain_epochs", int, "of each hidden layer"),
         ("batch_size", int, ""),
         ("epochs", int, ""),
         ("init", str, "initial parameters"),
@@ -118,7 +120,12 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="NAME" if kind is str else "N" if kind is int else "X",
             help="; ".join(part for part in (text, choices, default) if part),
         )
-    group.add_argument("--nesterov", action="store_true", default=None, help="Nesterov's form of the momentum")
+    for name, text in (
+        ("nesterov", "Nesterov's form of the momentum"),
+        ("residual", "hidden layers that have as many units as inputs add these to what they hand on"),
+        ("batch_norm", "what hidden units are given is normalised over the batch"),
+    ):
+        group.add_argument(f"--{name.replace('_', '-')}", action="store_true", default=None, help=text)
 
 
 def make_settings(options: argparse.Namespace) -> Settings:
