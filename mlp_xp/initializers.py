@@ -71,7 +71,7 @@ def initial_parameters(layer_sizes: tuple[int, ...], init: str, seed: int, *, ba
         Host arrays of dtype float64.
     """
     layers = [initial_layer(*sizes, index, init, seed) for index, sizes in enumerate(pairwise(layer_sizes))]
-    return _normalized(layers) if batch_norm else tuple(layers)
+    return with_batch_norm(layers) if batch_norm else tuple(layers)
 
 
 def initial_layer(n_in: int, n_out: int, index: int, init: str, seed: int) -> Layer:
@@ -88,7 +88,7 @@ def initial_replicas(
     n = len(seeds)
     # Made before anything is drawn: what no memory could hold fails at once.
     empty = [Layer(np.empty((n, *sizes)), np.empty((n, sizes[1]))) for sizes in pairwise(layer_sizes)]
-    stacked = _normalized(empty) if batch_norm else tuple(empty)
+    stacked = with_batch_norm(empty) if batch_norm else tuple(empty)
     for i, seed in enumerate(seeds):
         drawn = initial_parameters(layer_sizes, init, seed, batch_norm=batch_norm)
         for array, alone in zip(leaves(stacked), leaves(drawn), strict=True):
@@ -96,8 +96,8 @@ def initial_replicas(
     return stacked
 
 
-def _normalized(layers: Sequence[Layer]) -> Parameters:
-    """Return layers of which the hidden ones are normalised over the batch."""
+def with_batch_norm(layers: Sequence[Layer]) -> Parameters:
+    """Return layers of which the hidden ones are normalised over the batch; their biases are 0, their scales 1."""
     *hidden, last = layers
 
     def normalized(weight: Array, bias: Array) -> NormalizedLayer:

@@ -102,6 +102,17 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
         Share of the hidden units that every step leaves out at random, the same ones on every backend; in [0, 1).
     max_gradient_norm : float or None, default=None
         A longer gradient is shortened to that norm.
+    residual : bool, default=False
+        Whether hidden layers that have as many units as inputs add these to what they hand on (He et al., "Deep
+        residual learning for image recognition", CVPR 2016).
+    batch_norm : bool, default=False
+        Whether what the hidden units are given is normalised over the batch (Ioffe and Szegedy, "Batch normalization",
+        ICML 2015); not with "lbfgs".
+    pretrain : {"layerwise"} or None, default=None
+        Whether `fit` first trains the hidden layers one after another, each with an output layer of its own (Bengio et
+        al., "Greedy layer-wise training of deep networks", NIPS 2006); not with "lbfgs".
+    pretrain_epochs : int, default=1
+        Epochs of each of them.
     callbacks : list of callables or None, default=None
         Each is called with the estimator after every epoch ("lbfgs": iteration), when its fitted attributes are up to
         date; training stops if one returns a true value.
@@ -128,6 +139,8 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
         Rows seen: ``n_iter_`` times the number of rows to train on, summed over all calls.
     coefs_, intercepts_ : lists of arrays of shape (n_in, n_out) and (n_out,)
         Weights and biases of every layer.
+    scales_, running_means_, running_variances_ : lists of arrays of shape (n_out,)
+        With ``batch_norm``, of every hidden layer: the factor of what is normalised, and what `predict` normalises by.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
         If X was a data frame with names that are all strings.
@@ -193,6 +206,10 @@ class MLPClassifier(ClassifierMixin, BaseMultilayerPerceptron):  # type: ignore[
         class_weight: Any = None,
         dropout: float = 0.0,
         max_gradient_norm: float | None = None,
+        residual: bool = False,
+        batch_norm: bool = False,
+        pretrain: str | None = None,
+        pretrain_epochs: int = 1,
         callbacks: Any = None,
         arithmetic: str = "native",
     ) -> None:
@@ -348,6 +365,10 @@ class MLPRegressor(RegressorMixin, BaseMultilayerPerceptron):  # type: ignore[mi
         max_fun: int = 15000,
         dropout: float = 0.0,
         max_gradient_norm: float | None = None,
+        residual: bool = False,
+        batch_norm: bool = False,
+        pretrain: str | None = None,
+        pretrain_epochs: int = 1,
         callbacks: Any = None,
         arithmetic: str = "native",
     ) -> None:

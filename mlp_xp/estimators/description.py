@@ -12,9 +12,9 @@ import numpy as np
 from sklearn.base import is_classifier
 
 from mlp_xp.array_types import Array
-from mlp_xp.estimators.exchange import from_state_dict
 from mlp_xp.estimators.labels import Labels
 from mlp_xp.estimators.state import require_fitted_layers
+from mlp_xp.estimators.state_dict import from_state_dict
 
 if TYPE_CHECKING:
     from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
@@ -115,7 +115,7 @@ def restore(
     ----------
     text : str
     tensors : mapping of ndarray
-        As `mlp_xp.estimators.exchange.to_state_dict` returns them.
+        As `mlp_xp.estimators.state_dict.to_state_dict` returns them.
     kinds : mapping
         Name -> class.
 
@@ -137,7 +137,7 @@ def restore(
         _require(check(fitted[name]), f"{name} is {_short(fitted[name])}")
         if name != "loss_" or fitted[name] is not None:
             setattr(estimator, name, fitted[name])
-    estimator.coefs_, estimator.intercepts_ = from_state_dict(tensors)
+    estimator._remember(from_state_dict(tensors))
     estimator.n_features_in_, estimator.n_outputs_ = len(estimator.coefs_[0]), len(estimator.intercepts_[-1])
     estimator.n_layers_ = len(estimator.coefs_) + 1
     names = described["feature_names"]

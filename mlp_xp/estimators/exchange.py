@@ -1,9 +1,7 @@
-"""What was fitted here as scikit-learn's own estimator or PyTorch's ``state_dict``, and the other way round."""
+"""What was fitted here as scikit-learn's own estimator, and the other way round."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +9,9 @@ import sklearn.neural_network
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
-from mlp_xp.array_types import Array
 from mlp_xp.estimators.inputs import to_host
 from mlp_xp.estimators.labels import Labels
 from mlp_xp.estimators.state import HISTORY, complete
-from mlp_xp.namespaces import backend_of
 
 if TYPE_CHECKING:
     from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
@@ -30,9 +26,12 @@ def to_sklearn(estimator: BaseMultilayerPerceptron) -> Any:
     Raises
     ------
     ValueError
-        If scikit-learn has no such activation.
+        If scikit-learn has no such activation, no shortcuts or no batch normalisation.
     """
     check_is_fitted(estimator)
+    for name in ("residual", "batch_norm"):
+        if getattr(estimator, name):
+            raise ValueError(f"{name}=True: scikit-learn has nothing of the kind that could predict the same")
     there = getattr(sklearn.neural_network, type(estimator).__name__)()
     parameters = {name: value for name, value in estimator.get_params().items() if name in there.get_params()}
     if parameters["activation"] == "sigmoid":
@@ -72,70 +71,6 @@ def from_sklearn(fitted: Any, kinds: dict[str, type[BaseMultilayerPerceptron]]) 
         here._labels = Labels(fitted.classes_, fitted._label_binarizer.y_type_ == "multilabel-indicator")
         here.classes_ = fitted.classes_
     return here
-
-
-def to_state_dict(estimator: BaseMultilayerPerceptron) -> dict[str, Array]:
-    """Return the parameters as ``torch.nn.Sequential(Linear, activation, Linear, …)`` names and shapes them.
-
-    Returns
-    -------
-    dict of arrays
-        "0.weight" of shape (n_out, n_in), "0.bias" of shape (n_out,), "2.weight", …; of the estimator's library.
-
-    Raises
-    ------
-    NotFittedError
-        If it is not fitted.
-    """
-    check_is_fitted(estimator)
-    xp = backend_of(estimator.coefs_[0]).xp
-    state = {}
-    for i, (weight, bias) in enumerate(zip(estimator.coefs_, estimator.intercepts_, strict=True)):
-        flat = xp.reshape(xp.matrix_transpose(weight), (-1,))  # files want the numbers in this order in memory, too
-        state[f"{2 * i}.weight"] = xp.reshape(flat, weight.shape[::-1])
-        state[f"{2 * i}.bias"] = bias
-    return state
-
-
-def from_state_dict(state: Mapping[str, Array]) -> tuple[list[Array], list[Array]]:
-    """Return copies of the weights, of shape (n_in, n_out), and biases of a ``state_dict``, in its library and type.
-
-    Raises
-    ------
-    ValueError
-        If it is not one of fully connected layers that fit together, or its numbers are not finite, or of another type
-        than float32 or float64, or of both.
-    """
-    numbers = sorted({int(found[1]) for key in state if (found := re.fullmatch(r"(\d+)\.(weight|bias)", key))})
-    wanted = [f"{number}.{kind}" for number in numbers for kind in ("weight", "bias")]
-    if not numbers or sorted(wanted) != sorted(state):
-        raise ValueError(
-            f"the state_dict has {', '.join(state) or 'nothing'}: it must have a weight and a bias of every layer, "
-            "named as torch.nn.Sequential names them: 0.weight, 0.bias, 2.weight, …"
-        )
-    backend = backend_of(state[wanted[0]])
-    for key in wanted:
-        xp = backend_of(state[key]).xp
-        if state[key].dtype not in (xp.float32, xp.float64):
-            raise ValueError(f"{key} is of the type {state[key].dtype}: convert it to float32 or float64 first")
-    hosts = {key: np.asarray(to_host(state[key])) for key in wanted}
-    if wrong := [key for key in wanted if not np.isfinite(hosts[key]).all()]:
-        raise ValueError(f"{wrong[0]} has numbers that are not finite")
-    if len({host.dtype for host in hosts.values()}) > 1:
-        raise ValueError(
-            "some of the state_dict's numbers are float32 and some float64: convert them to one type first"
-        )
-    weights, biases = ([hosts[f"{number}.{kind}"] for number in numbers] for kind in ("weight", "bias"))
-    n_in: int | None = None
-    for number, weight, bias in zip(numbers, weights, biases, strict=True):
-        is_layer = weight.ndim == 2 and weight.size > 0 and bias.shape == weight.shape[:1]
-        if not is_layer or weight.shape[1] != (n_in or weight.shape[1]):
-            raise ValueError(
-                f"{number}.weight has the shape {weight.shape} and {number}.bias {bias.shape}: they must be "
-                f"(n_out, {n_in or 'n_in'}) and (n_out,)"
-            )
-        n_in = weight.shape[0]
-    return [backend.asarray(weight.T.copy()) for weight in weights], [backend.asarray(bias.copy()) for bias in biases]
 
 
 def _copy(source: Any, target: Any) -> None:

@@ -16,7 +16,7 @@ from mlp_xp.batches import DeviceData
 from mlp_xp.estimators.problem import Problem
 from mlp_xp.estimators.user_warnings import warn
 from mlp_xp.losses import encode_targets
-from mlp_xp.network import Parameters
+from mlp_xp.network import Layer, Parameters
 from mlp_xp.objective import Objective
 
 if TYPE_CHECKING:
@@ -61,20 +61,22 @@ def fit_lbfgs(estimator: BaseMultilayerPerceptron, problem: Problem) -> Paramete
         estimator._say(f"Iteration {estimator.n_iter_}, loss = {loss:.8f}")
         if not estimator.callbacks:
             return False
-        estimator._remember(problem.to_device(coefs, intercepts))
+        estimator._remember(problem.to_device(tuple(map(Layer, coefs, intercepts))))
         return estimator._call_back()
 
+    start = estimator._host_parameters
     estimator.n_iter_ = 0
     coefs, intercepts, loss, estimator.n_iter_ = minimize_lbfgs(
         problem,
-        *estimator._host_parameters(),
+        [layer.weight for layer in start],
+        [layer.bias for layer in start],
         max_iter=estimator.max_iter,
         max_fun=estimator.max_fun,
         tol=estimator.tol,
         callback=after_iteration,
     )
     estimator._take_loss(loss)  # known even where no iteration was needed
-    return problem.to_device(coefs, intercepts)
+    return problem.to_device(tuple(map(Layer, coefs, intercepts)))
 
 
 def minimize_lbfgs(
@@ -131,7 +133,7 @@ def minimize_lbfgs(
         return arrays[: len(coefs)], arrays[len(coefs) :]
 
     def evaluate(vector: NDArray[Any]) -> tuple[float, NDArray[np.float64]]:
-        parameters = problem.to_device(*unpack(vector))
+        parameters = problem.to_device(tuple(map(Layer, *unpack(vector))))
         _, ys = backend.scan(step, parameters, tuple(inputs), problem.data)
         value, *gradient = (backend.to_host(y)[0] for y in ys)
         return float(value), np.concatenate([array.ravel() for array in gradient], dtype=np.float64)

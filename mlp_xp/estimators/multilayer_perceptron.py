@@ -20,7 +20,7 @@ from mlp_xp.arithmetic import ARITHMETICS, make_arithmetic
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData
-from mlp_xp.estimators.exchange import from_state_dict, to_sklearn, to_state_dict
+from mlp_xp.estimators.exchange import to_sklearn
 from mlp_xp.estimators.inputs import (
     follow,
     follow_labels,
@@ -37,11 +37,12 @@ from mlp_xp.estimators.lbfgs import fit_lbfgs
 from mlp_xp.estimators.onnx_export import to_onnx
 from mlp_xp.estimators.problem import Problem
 from mlp_xp.estimators.state import begin_anew, complete, require_fitted_layers, unchanged_if_refused
+from mlp_xp.estimators.state_dict import from_state_dict, to_state_dict
 from mlp_xp.estimators.stochastic import Plan, Progress, fit_stochastic, make_plan
 from mlp_xp.exactness import open_arithmetic
 from mlp_xp.inference import PredictionStep, infer
 from mlp_xp.namespaces import backend_of, is_foreign
-from mlp_xp.network import Layer, Network, Parameters, map_parameters
+from mlp_xp.network import Layer, Network, NormalizedLayer, Parameters, map_parameters
 from mlp_xp.objective import Objective
 from mlp_xp.segments import DeviceRows
 
@@ -88,6 +89,10 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         "max_fun": [Interval(Integral, 1, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "max_gradient_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "residual": ["boolean"],
+        "batch_norm": ["boolean"],
+        "pretrain": [StrOptions({"layerwise"}), None],
+        "pretrain_epochs": [Interval(Integral, 1, None, closed="left")],
         "callbacks": ["array-like", None],
         "arithmetic": [StrOptions(set(ARITHMETICS))],
     }
@@ -118,12 +123,19 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     max_fun: int
     dropout: float
     max_gradient_norm: float | None
+    residual: bool
+    batch_norm: bool
+    pretrain: str | None
+    pretrain_epochs: int
     callbacks: Any
     arithmetic: str
 
     # Fitted.
     coefs_: list[Array]
     intercepts_: list[Array]
+    scales_: list[Array]
+    running_means_: list[Array]
+    running_variances_: list[Array]
     best_loss_: Any
     best_validation_score_: Any
     validation_scores_: Any
@@ -232,9 +244,9 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         is_double = (X if is_first else self.coefs_[0]).dtype == backend.xp.float64
         dtype = "float64" if is_double or self.arithmetic == "exact" else "float32"
         problem = self._make_problem(X, targets, weights, layer_sizes, backend, dtype)
-        parameters = problem.to_device(self.coefs_, self.intercepts_)
+        parameters = problem.to_device(self._parameters)
         self._remember(parameters)
-        return problem, parameters, None if self.solver == "lbfgs" else make_plan(self, problem)
+        return problem, parameters, None if self.solver == "lbfgs" else make_plan(self, problem, begins=is_first)
 
     def _hidden_sizes(self) -> tuple[int, ...]:
         sizes = self.hidden_layer_sizes
@@ -245,14 +257,17 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _check_combinations(self, incremental: bool) -> None:
         """Refuse settings that contradict each other, and callbacks that cannot be called."""
-        if self.early_stopping and incremental:
-            raise ValueError("partial_fit does not support early_stopping=True")
+        for name in ("early_stopping", "pretrain"):
+            if incremental and getattr(self, name):
+                raise ValueError(f"partial_fit does not support {name}={getattr(self, name)!r}")
         if not all(map(callable, self.callbacks or ())):
             raise ValueError(f"callbacks={self.callbacks!r} must be a list of callables or None")
         if self.solver == "lbfgs":
             for name, value, allowed in (
                 ("dropout", self.dropout, 0),
                 ("max_gradient_norm", self.max_gradient_norm, None),
+                ("batch_norm", self.batch_norm, False),
+                ("pretrain", self.pretrain, None),
                 ("arithmetic", self.arithmetic, "native"),
             ):
                 if value != allowed:
@@ -285,16 +300,38 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         return Problem(objective, float(self.alpha), data, targets, weights, backend, arithmetic, dtype)
 
     def _make_objective(self, layer_sizes: tuple[int, ...]) -> Objective:
-        network = Network(layer_sizes, SIGMOID.get(self.activation, self.activation))
+        activation = SIGMOID.get(self.activation, self.activation)
+        network = Network(layer_sizes, activation, residual=bool(self.residual), batch_norm=bool(self.batch_norm))
+        if self.residual and not any(network.shortcuts):
+            raise ValueError(
+                f"residual=True needs a hidden layer that has as many units as inputs, but the layers are {layer_sizes}"
+            )
         return Objective(network, LOSSES_BY_OUTPUT[self.out_activation_])
 
-    def _host_parameters(self) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-        """Return weights and biases on the host, wherever they are."""
-        return [to_host(array) for array in self.coefs_], [to_host(array) for array in self.intercepts_]
+    @property
+    def _parameters(self) -> Parameters:
+        """The fitted layers, wherever they are."""
+        n = len(self.scales_)
+        normalized = (self.scales_, self.running_means_, self.running_variances_)
+        hidden = map(NormalizedLayer, self.coefs_[:n], self.intercepts_[:n], *normalized)
+        return (*hidden, *map(Layer, self.coefs_[n:], self.intercepts_[n:]))
+
+    @property
+    def _layer_sizes(self) -> tuple[int, ...]:
+        """Units of the fitted layers, features and outputs included."""
+        return (self.coefs_[0].shape[0], *(weight.shape[1] for weight in self.coefs_))
+
+    @property
+    def _host_parameters(self) -> Parameters:
+        return map_parameters(to_host, self._parameters)
 
     def _remember(self, parameters: Parameters) -> None:
         self.coefs_ = [layer.weight for layer in parameters]
         self.intercepts_ = [layer.bias for layer in parameters]
+        normalized = [layer for layer in parameters if isinstance(layer, NormalizedLayer)]
+        self.scales_ = [layer.scale for layer in normalized]
+        self.running_means_ = [layer.mean for layer in normalized]
+        self.running_variances_ = [layer.variance for layer in normalized]
 
     def _say(self, text: str) -> None:
         if self.verbose:
@@ -322,14 +359,13 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         def cast(array: Array) -> Array:
             return xp.astype(array, arithmetic.dtype, copy=False)
 
-        parameters = map_parameters(cast, tuple(map(Layer, self.coefs_, self.intercepts_)))
-        sizes = (parameters[0].weight.shape[0], *(layer.bias.shape[0] for layer in parameters))
+        parameters = map_parameters(cast, self._parameters)
         features = arithmetic.round_activation(narrow(self, X, arithmetic.dtype, xp))
         rows = DeviceRows(DeviceData(features, None), backend)
-        step = PredictionStep(self._make_objective(sizes), 1.0, arithmetic)
+        step = PredictionStep(self._make_objective(self._layer_sizes), 1.0, arithmetic)
         n = X.shape[0]
         ((values,),) = infer(step, parameters, rows, np.arange(n, dtype=np.int32), backend)
-        return xp.astype(xp.reshape(values, (-1, sizes[-1]))[:n, :], dtype, copy=False), backend
+        return xp.astype(xp.reshape(values, (-1, self._layer_sizes[-1]))[:n, :], dtype, copy=False), backend
 
     def move_to(self, X: Any) -> BaseMultilayerPerceptron:
         """Move what was fitted to where an array is; a next `partial_fit` begins with a new optimiser.
@@ -347,7 +383,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         backend = backend_of(X if is_foreign(X) else np.empty(0))
         # Exact arithmetic has float64 alone, and needs all of its bits wherever it goes.
         move = backend.asarray if self.arithmetic == "exact" else partial(follow, backend=backend)
-        self.coefs_, self.intercepts_ = ([move(array) for array in arrays] for arrays in self._host_parameters())
+        self._remember(map_parameters(move, self._host_parameters))
         if hasattr(self, "classes_"):
             self.classes_ = follow_labels(self._labels.classes, backend)
         self.__dict__.pop("_progress", None)
@@ -361,12 +397,12 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         NotFittedError
             If this one is not fitted.
         ValueError
-            If scikit-learn has no such activation.
+            If scikit-learn has no such activation, no shortcuts or no batch normalisation.
         """
         return to_sklearn(self)
 
     def state_dict(self) -> dict[str, Array]:
-        """Return the parameters for a ``torch.nn.Sequential``; see `mlp_xp.estimators.exchange.to_state_dict`."""
+        """Return the parameters for a ``torch.nn.Sequential``; see `mlp_xp.estimators.state_dict.to_state_dict`."""
         return to_state_dict(self)
 
     def load_state_dict(self, state: Mapping[str, Array]) -> BaseMultilayerPerceptron:
@@ -390,14 +426,17 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             If the layers do not fit together, or are others than the estimator's.
         """
         check_is_fitted(self)
-        weights, biases = from_state_dict(state)
-        found, own = ([tuple(weight.shape) for weight in layers] for layers in (weights, self.coefs_))
+        given = from_state_dict(state)
+        found, own = ([tuple(layer.weight.shape) for layer in layers] for layers in (given, self._parameters))
+        if [*map(type, given)] != [*map(type, self._parameters)]:
+            has = "no" if self.scales_ else "a"
+            raise ValueError(f"the state_dict has {has} batch normalisation, but batch_norm={self.batch_norm!r}")
         if found != own:
             raise ValueError(
                 f"the state_dict's layers have the shapes {found} (n_in, n_out), but the estimator's {own}"
             )
-        self.move_to(weights[0])
-        self.coefs_, self.intercepts_ = weights, biases
+        self.move_to(given[0].weight)
+        self._remember(given)
         return self
 
     def to_onnx(self, path: Path | str | None = None) -> Any:

@@ -9,7 +9,9 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp.activations import LEAK
+from mlp_xp.batch_norm import EPSILON
 from mlp_xp.files import write_atomically
+from mlp_xp.network import Layer, NormalizedLayer
 
 if TYPE_CHECKING:
     from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
@@ -61,23 +63,26 @@ def to_onnx(estimator: BaseMultilayerPerceptron, path: Path | str | None = None)
     except ModuleNotFoundError as error:
         raise ImportError("to_onnx needs the package onnx: pip install 'mlp-xp[onnx]'") from error
     graph = _Graph()
-    coefs, intercepts = estimator._host_parameters()
+    layers = estimator._host_parameters
+    shortcuts = estimator._make_objective(estimator._layer_sizes).network.shortcuts
     x = "X"
-    for i, (weight, bias) in enumerate(zip(coefs, intercepts, strict=True)):
-        x = graph.add("Gemm", [x, graph.constant(f"coef_{i}", weight), graph.constant(f"intercept_{i}", bias)])
-        last = i == len(coefs) - 1
+    for i, layer in enumerate(layers):
+        given, x = x, graph.add_layer(i, layer, x)
+        last = i == len(layers) - 1
         if last and estimator.out_activation_ == "softmax":
             x = graph.add("Softmax", [x], axis=1)
             continue
         z = x
         for operator, attributes in OPERATORS[estimator.out_activation_ if last else estimator.activation]:
             x = graph.add(operator, [x, z] if operator == "Mul" else [x], **attributes)
-    number = onnx.helper.np_dtype_to_tensor_dtype(coefs[0].dtype)
-    outputs = _outputs(graph, estimator, x, coefs[0].dtype)
+        x = graph.add("Add", [given, x]) if shortcuts[i] else x
+    dtype = layers[0].weight.dtype
+    number = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+    outputs = _outputs(graph, estimator, x, dtype)
     made = onnx.helper.make_graph(
         graph.nodes,
         type(estimator).__name__,
-        [onnx.helper.make_tensor_value_info("X", number, [None, len(coefs[0])])],
+        [onnx.helper.make_tensor_value_info("X", number, [None, len(layers[0].weight)])],
         outputs,
         graph.constants,
     )
@@ -137,6 +142,16 @@ class _Graph:
         output = output or f"{operator.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
+
+    def add_layer(self, number: int, layer: Layer | NormalizedLayer, x: str) -> str:
+        """Add what makes a layer's pre-activations of x; return their name."""
+        weight, bias, *normalized = (self.constant(f"{name}_{number}", a) for name, a in layer._asdict().items())
+        if not normalized:
+            return self.add("Gemm", [x, weight, bias])
+        scale, *statistics = normalized
+        return self.add(
+            "BatchNormalization", [self.add("MatMul", [x, weight]), scale, bias, *statistics], epsilon=EPSILON
+        )
 
     def constant(self, name: str, value: Any) -> str:
         """Add an array; return its name."""

@@ -13,7 +13,7 @@ from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData
 from mlp_xp.inference import EvaluationStep, infer
 from mlp_xp.namespaces import is_foreign
-from mlp_xp.network import Layer, Parameters
+from mlp_xp.network import Parameters, map_parameters
 from mlp_xp.objective import Objective
 from mlp_xp.segments import DeviceRows
 
@@ -80,8 +80,8 @@ class Problem:
         predictions = np.concatenate([values.reshape(-1, values.shape[-1]) for _, values in hosts])[:n]
         return losses, predictions
 
-    def to_device(self, coefs: list[Array], intercepts: list[Array]) -> Parameters:
-        """Return arrays, of the host or on the device already, as the parameters of the network."""
+    def to_device(self, parameters: Parameters) -> Parameters:
+        """Return parameters, of the host or on the device already, as the training takes them."""
         xp, arithmetic = self.backend.xp, self.arithmetic
 
         def move(array: Array) -> Array:
@@ -89,4 +89,4 @@ class Problem:
                 return arithmetic.round_state(xp.astype(array, arithmetic.dtype, copy=False))
             return arithmetic.round_state(self.backend.asarray(array, self.dtype))
 
-        return tuple(Layer(move(weight), move(bias)) for weight, bias in zip(coefs, intercepts, strict=True))
+        return map_parameters(move, parameters)

@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlp_xp.initializers import with_batch_norm
+from mlp_xp.network import Layer
+
 if TYPE_CHECKING:
     from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
 
+NORMALIZED = ("scales_", "running_means_", "running_variances_")
+"""Of the hidden layers, what batch normalisation has besides weight and bias; empty without it."""
 HISTORY = (
     "n_iter_",
     "t_",
@@ -32,17 +37,21 @@ def begin_anew(estimator: BaseMultilayerPerceptron, layer_sizes: tuple[int, ...]
     Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010,
     section 4.2.
     """
-    factor = 2.0 if estimator.activation in ("logistic", "sigmoid") else 6.0
-    estimator.coefs_, estimator.intercepts_ = [], []
-    for n_in, n_out in pairwise(layer_sizes):
-        bound = np.sqrt(factor / (n_in + n_out))
-        estimator.coefs_.append(estimator._random_state.uniform(-bound, bound, (n_in, n_out)))
-        estimator.intercepts_.append(estimator._random_state.uniform(-bound, bound, n_out))
+    layers = [draw_layer(estimator, *sizes) for sizes in pairwise(layer_sizes)]
+    estimator._remember(with_batch_norm(layers) if estimator.batch_norm else tuple(layers))
     estimator.n_layers_ = len(layer_sizes)
     estimator.out_activation_ = estimator._out_activation
     for name in (*HISTORY, "validation_loss_curve_", "_progress"):
         estimator.__dict__.pop(name, None)
     complete(estimator)
+
+
+def draw_layer(estimator: BaseMultilayerPerceptron, n_in: int, n_out: int) -> Layer:
+    """Draw the parameters of a layer, on the host."""
+    factor = 2.0 if estimator.activation in ("logistic", "sigmoid") else 6.0
+    bound = np.sqrt(factor / (n_in + n_out))
+    weight = estimator._random_state.uniform(-bound, bound, (n_in, n_out))
+    return Layer(weight, estimator._random_state.uniform(-bound, bound, n_out))
 
 
 def complete(estimator: BaseMultilayerPerceptron) -> None:
@@ -55,6 +64,7 @@ def complete(estimator: BaseMultilayerPerceptron) -> None:
     validates = estimator.early_stopping and estimator.solver != "lbfgs"
     losses = [*(getattr(estimator, "loss_curve_", None) or []), getattr(estimator, "loss_", math.inf)]
     beginning: dict[str, Any] = {
+        **{name: [] for name in NORMALIZED},
         "n_iter_": 0,
         "t_": 0,
         "loss_curve_": [],
@@ -97,11 +107,16 @@ def require_fitted_layers(estimator: BaseMultilayerPerceptron, layer_sizes: tupl
         Which names both.
     """
     remedy = "give what it was fitted with, or begin anew: fit with warm_start=False"
-    fitted = (estimator.coefs_[0].shape[0], *(weight.shape[1] for weight in estimator.coefs_))
+    fitted = estimator._layer_sizes
     if layer_sizes != fitted:
         raise ValueError(
             f"the fitted network has the layers {fitted}, features and outputs included, but hidden_layer_sizes="
             f"{estimator.hidden_layer_sizes!r} and the data ask for {layer_sizes}; {remedy}"
+        )
+    if bool(estimator.scales_) != (estimator.batch_norm and len(layer_sizes) > 2):
+        has = "has" if estimator.scales_ else "has no"
+        raise ValueError(
+            f"the fitted network {has} batch normalisation, but batch_norm={estimator.batch_norm!r}; {remedy}"
         )
     if estimator.out_activation_ != estimator._out_activation:
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,11 +15,13 @@ from sklearn.model_selection import train_test_split
 from mlp_xp.array_types import PyTree
 from mlp_xp.estimators.problem import Problem
 from mlp_xp.estimators.schedules import Schedule
+from mlp_xp.estimators.state import draw_layer
 from mlp_xp.estimators.user_warnings import warn
 from mlp_xp.loop import Loop
-from mlp_xp.network import Parameters
+from mlp_xp.network import Layer, NormalizedLayer, Parameters
 from mlp_xp.optimizers import SGD, Adam, Optimizer
-from mlp_xp.randomness import dropout_keys
+from mlp_xp.pretraining import pretrain_layerwise
+from mlp_xp.randomness import PRETRAINING, dropout_keys
 from mlp_xp.step import TrainingStep
 
 if TYPE_CHECKING:
@@ -58,25 +61,34 @@ class Plan(NamedTuple):
     validation : ndarray of int32, shape (n_samples - n,), or None
         Of those to validate on.
     batch_size : int
+    pretrain_epochs : int
+        Of every hidden layer, before all of them are trained; 0 for none.
     """
 
     rows: NDArray[np.int32]
     validation: NDArray[np.int32] | None
     batch_size: int
+    pretrain_epochs: int
 
 
-def make_plan(estimator: BaseMultilayerPerceptron, problem: Problem) -> Plan:
-    """Return the plan of the estimator's settings.
+def make_plan(estimator: BaseMultilayerPerceptron, problem: Problem, *, begins: bool) -> Plan:
+    """Return the plan of the estimator's settings; only a training that begins is preceded by another one.
 
     Raises
     ------
     ValueError
-        If the validation set is too small, or exact arithmetic cannot have such batches.
+        If the validation set is too small, or exact arithmetic or batch normalisation cannot have such batches.
     """
     rows, validation = split_rows(estimator, problem)
     batch_size = choose_batch_size(estimator, len(rows))
     problem.arithmetic.certify(problem.objective.network.layer_sizes, batch_size, 1.0)
-    return Plan(rows, validation, batch_size)
+    if estimator.batch_norm and batch_size < 2:
+        raise ValueError(
+            f"batch_norm=True needs batches of at least 2 rows, but batch_size={estimator.batch_size!r} and "
+            f"{len(rows)} rows to train on make batches of {batch_size}"
+        )
+    pretrain_epochs = int(estimator.pretrain_epochs) if begins and estimator.pretrain else 0
+    return Plan(rows, validation, batch_size, pretrain_epochs)
 
 
 def split_rows(
@@ -179,7 +191,7 @@ def fit_stochastic(
     ConvergenceWarning
         If ``max_iter`` was reached.
     """
-    rows, validation, batch_size = plan
+    rows, validation, batch_size, _ = plan
     progress = _take_up(estimator, problem, parameters, incremental=incremental)
     is_uneven = problem.weights is not None or len(rows) % batch_size != 0
     objective = problem.objective if is_uneven else problem.objective_of_batch(batch_size)
@@ -191,13 +203,16 @@ def fit_stochastic(
     best = parameters
     estimator.n_iter_ = 0
     try:
+        if plan.pretrain_epochs:
+            _pretrain(estimator, problem, plan, loop)
+            best = loop.parameters
         for _ in range(1 if incremental else estimator.max_iter):
             if estimator.shuffle:
                 rows = _shuffle(rows, estimator._random_state)
             inputs = lay_out(rows, batch_size, problem.weights, problem.alpha, problem.dtype)
-            losses = loop.losses(loop.run(inputs[0], *_keys(estimator, len(sizes)), *inputs[1:]))
-            if not np.isfinite(losses).all():
-                raise ValueError(_diverged(estimator, int(np.argmin(np.isfinite(losses)))))
+            keys = _keys(estimator, len(sizes), len(estimator.coefs_) - 1, len(estimator.loss_curve_))
+            losses = loop.losses(loop.run(inputs[0], *keys, *inputs[1:]))
+            _check_finite(losses, f"iteration {estimator.n_iter_ + 1}", estimator)
             estimator.n_iter_ += 1
             estimator.t_ += len(rows)
             estimator.loss_ = float(losses @ sizes) / len(rows)
@@ -231,6 +246,28 @@ def fit_stochastic(
     return loop.parameters if validation is None else best
 
 
+def _pretrain(estimator: BaseMultilayerPerceptron, problem: Problem, plan: Plan, loop: Loop) -> None:
+    """Train the hidden layers of a loop's network one after another."""
+    rows, n_epochs = plan.rows, plan.pretrain_epochs
+
+    def last_layer(stage: int) -> Layer | NormalizedLayer:
+        layer = draw_layer(estimator, estimator._layer_sizes[stage + 1], estimator._layer_sizes[-1])
+        return problem.to_device((layer,))[0]
+
+    def epochs(stage: int) -> Iterator[tuple[NDArray[Any], ...]]:
+        for epoch in range(n_epochs):
+            order = _shuffle(rows, estimator._random_state) if estimator.shuffle else rows
+            numbers, *further = lay_out(order, plan.batch_size, problem.weights, problem.alpha, problem.dtype)
+            number = PRETRAINING + stage * n_epochs + epoch
+            yield numbers, *_keys(estimator, len(numbers), stage + 1, number), *further
+
+    for stage, epoch, losses in pretrain_layerwise(loop, last_layer, epochs):
+        _check_finite(losses, f"pre-training of layer {stage}, epoch {epoch + 1}", estimator)
+        estimator._say(f"Pre-training of layer {stage}, epoch {epoch + 1}, loss = {losses.mean():.8f}")
+        estimator._remember(loop.parameters)
+    estimator._remember(loop.parameters)
+
+
 def _make_optimizer(estimator: BaseMultilayerPerceptron) -> Optimizer:
     rate = float(estimator.learning_rate_init)
     if estimator.solver == "adam":
@@ -262,12 +299,14 @@ def _shuffle(rows: NDArray[np.int32], random_state: np.random.RandomState) -> ND
     return rows[order]
 
 
-def _keys(estimator: BaseMultilayerPerceptron, n_steps: int) -> tuple[NDArray[np.int32], ...]:
-    """Return the keys of the next epoch's dropout masks, if there is dropout."""
+def _keys(
+    estimator: BaseMultilayerPerceptron, n_steps: int, n_hidden: int, epoch: int
+) -> tuple[NDArray[np.int32], ...]:
+    """Return the keys of an epoch's dropout masks, if there is dropout."""
     seed = estimator._progress.dropout_seed
     if not estimator.dropout or seed is None:
         return ()
-    return (dropout_keys(n_steps, len(estimator.coefs_) - 1, seed, len(estimator.loss_curve_)),)
+    return (dropout_keys(n_steps, n_hidden, seed, epoch),)
 
 
 def _compare_loss(estimator: BaseMultilayerPerceptron) -> bool:
@@ -307,9 +346,12 @@ def _stall(estimator: BaseMultilayerPerceptron, progress: Progress) -> bool:
     return not goes_on
 
 
-def _diverged(estimator: BaseMultilayerPerceptron, step: int) -> str:
-    return (
-        f"Solver produced non-finite parameter weights in iteration {estimator.n_iter_ + 1}, batch {step}. The input "
+def _check_finite(losses: NDArray[np.float64], where: str, estimator: BaseMultilayerPerceptron) -> None:
+    """Refuse batch losses of which one is not finite."""
+    if np.isfinite(losses).all():
+        return
+    raise ValueError(
+        f"Solver produced non-finite parameter weights in {where}, batch {np.argmin(np.isfinite(losses))}. The input "
         "data may contain large values and need to be preprocessed (for instance by StandardScaler); or "
         f"learning_rate_init={estimator.learning_rate_init:g} is too large."
     )

@@ -13,8 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp.errors import DataError
 from mlp_xp.estimators.description import describe, restore
-from mlp_xp.estimators.exchange import to_state_dict
 from mlp_xp.estimators.inputs import to_host
+from mlp_xp.estimators.state_dict import to_state_dict
 from mlp_xp.files import write_atomically
 
 if TYPE_CHECKING:

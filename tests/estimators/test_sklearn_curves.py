@@ -166,7 +166,8 @@ def test_of_large_features_the_parameters_are_scikit_learns_and_its_loss_is_cut_
 def test_parameters_and_defaults_are_scikit_learns(name: str) -> None:
     expected, actual = getattr(theirs, name)().get_params(), getattr(ours, name)().get_params()
     assert {key: actual[key] for key in expected} == expected
-    added = {"dropout", "max_gradient_norm", "callbacks", "arithmetic"} | (
+    network = {"residual", "batch_norm", "pretrain", "pretrain_epochs"}
+    added = {"dropout", "max_gradient_norm", "callbacks", "arithmetic", *network} | (
         {"class_weight"} if name == "MLPClassifier" else set()
     )
     assert set(actual) - set(expected) == added

@@ -20,6 +20,7 @@ from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 
 import mlp_xp.neural_network as ours
+from mlp_xp.array_types import leaves
 from mlp_xp.backend import Backend
 from mlp_xp.errors import DataError
 from mlp_xp.estimators.inputs import to_host
@@ -46,6 +47,7 @@ WHOLE: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "one layer": ("MLPClassifier", Y, {"hidden_layer_sizes": np.int64(3)}),
     "no layer": ("MLPClassifier", Y, {"hidden_layer_sizes": ()}),
     "exact": ("MLPClassifier", Y, {"arithmetic": "exact", "dropout": 0.1}),
+    "batch normalisation": ("MLPClassifier", Y, {"hidden_layer_sizes": (4, 4), "residual": True, "batch_norm": True}),
     "numbers": ("MLPRegressor", X[:, 0], {"activation": "tanh", "loss": "poisson"}),
     "several numbers": ("MLPRegressor", X[:, :2], {"solver": "lbfgs"}),
 }
@@ -68,9 +70,7 @@ def test_a_file_holds_all_that_predicts_and_goes_on(backend: Backend, tmp_path: 
     sizes, wanted = loaded.hidden_layer_sizes, settings.get("hidden_layer_sizes", (5,))
     assert sizes == (int(wanted) if np.ndim(wanted) == 0 else tuple(wanted))
     loaded.move_to(place)
-    for actual, expected in zip(
-        (*loaded.coefs_, *loaded.intercepts_), (*estimator.coefs_, *estimator.intercepts_), strict=True
-    ):
+    for actual, expected in zip(leaves(loaded._parameters), leaves(estimator._parameters), strict=True):
         assert type(actual) is type(expected)
         assert actual.dtype == expected.dtype
         assert array_api_compat.device(actual) == array_api_compat.device(expected)
