@@ -30,7 +30,7 @@ class Objective:
 
     def predict(self, parameters: Parameters, features: Array, arithmetic: Arithmetic) -> Array:
         """Return every row's prediction, shape (..., n, n_outputs)."""
-        logits = forward(self.network, _operands(parameters, arithmetic), features, arithmetic).outputs[-1]
+        logits = forward(self.network, operands(parameters, arithmetic), features, arithmetic).outputs[-1]
         prediction, _ = LOSSES[self.loss](logits, arithmetic)
         return prediction
 
@@ -38,7 +38,7 @@ class Objective:
         self, parameters: Parameters, features: Array, targets: Array, arithmetic: Arithmetic
     ) -> tuple[Array, Array]:
         """Return every row's loss, shape (..., n), and prediction, shape (..., n, n_outputs); no penalty."""
-        logits = forward(self.network, _operands(parameters, arithmetic), features, arithmetic).outputs[-1]
+        logits = forward(self.network, operands(parameters, arithmetic), features, arithmetic).outputs[-1]
         prediction, losses = LOSSES[self.loss](logits, arithmetic)
         return losses(targets), prediction
 
@@ -98,12 +98,12 @@ class Objective:
 
         These are those that are learnt, with the running means and variances that the batch leaves, if there are any.
         """
-        operands = _operands(parameters, arithmetic)
-        trace = forward(self.network, operands, features, arithmetic, masks, shares, is_training=True)
+        layers = operands(parameters, arithmetic)
+        trace = forward(self.network, layers, features, arithmetic, masks, shares, is_training=True)
         prediction, losses = LOSSES[self.loss](trace.outputs[-1], arithmetic)
         value = mean_of_rows(losses(targets), shares, arithmetic)
         logits_gradient = gradient_of_mean(prediction, targets, shares, arithmetic)
-        gradient = backward(self.network, operands, trace, logits_gradient, arithmetic, masks, shares, n_frozen)
+        gradient = backward(self.network, layers, trace, logits_gradient, arithmetic, masks, shares, n_frozen)
         learnt = track_statistics(parameters, trace, shares, arithmetic)[n_frozen:]
         if l2 is None and self.l2 == 0.0:
             return value, gradient, learnt
@@ -121,6 +121,6 @@ class Objective:
         return value, penalised, learnt
 
 
-def _operands(parameters: Parameters, arithmetic: Arithmetic) -> Parameters:
+def operands(parameters: Parameters, arithmetic: Arithmetic) -> Parameters:
     """Return the parameters with their weights as the matrix products take them."""
     return tuple(layer._replace(weight=arithmetic.round_weight(layer.weight)) for layer in parameters)

@@ -1,0 +1,1 @@
+"""What the exercise sheet claims of gradients, of principal components and of k-means, shown on real data."""
