@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": "apply a recorded run's network to new data",
     "verify": "train a recorded run, or some of its epochs, again and compare it to the last bit",
     "certify": "show that no sum of a training in exact arithmetic can round",
+    "study": "show what holds of gradients, of principal components and of k-means, in a table and a picture",
     "backends": "list the array libraries: installed or not, devices, and whether they compute rightly",
 }
 

@@ -84,6 +84,12 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that `make_settings` reads; each is left unset unless given."""
     group = parser.add_argument_group("training")
     group.add_argument("--preset", choices=PRESETS, help="settings to start from; the options below change them")
+    add_network_arguments(group)
+    add_training_arguments(group, Settings())
+
+
+def add_network_arguments(group: argparse._ArgumentGroup) -> None:
+    """Add the options that decide what the network is."""
     group.add_argument(
         "--hidden",
         dest="hidden_layer_sizes",
@@ -91,8 +97,20 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N,N,…",
         help='units of every hidden layer; "" for none',
     )
-    for name, kind, text in (
-        ("activation", str, "of the hidden layers"),
+    _add_settings(group, Settings(), ("activation", str, "of the hidden layers"))
+    for name, text in (
+        ("residual", "hidden layers that have as many units as inputs add these to what they hand on"),
+        ("batch_norm", "what hidden units are given is normalised over the batch"),
+    ):
+        group.add_argument(f"--{name.replace('_', '-')}", action="store_true", default=None, help=text)
+    _add_settings(group, Settings(), ("pretrain", str, "layerwise: train the hidden layers one after another first"))
+
+
+def add_training_arguments(group: argparse._ArgumentGroup, defaults: Settings) -> None:
+    """Add the options that decide how a network is trained."""
+    _add_settings(
+        group,
+        defaults,
         ("loss", str, ""),
         ("optimizer", str, ""),
         ("learning_rate", float, ""),
@@ -103,29 +121,28 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         ("l2", float, "penalty: l2 / 2 × the sum of all squared weights"),
         ("dropout", float, "share of the hidden units that a step leaves out"),
         ("max_gradient_norm", float, "a longer gradient is shortened to that norm; default never"),
-        ("pretrain", str, "layerwise: train the hidden layers one after another first"),
-        ("pretrain_epochs", int, "of each hidden layer"),
+        ("pretrain_epochs", int, "of each hidden layer, in layer-wise pre-training"),
         ("batch_size", int, ""),
         ("epochs", int, ""),
         ("init", str, "initial parameters"),
         ("seed", int, "of the initial parameters, of the batches' order, and of dropout"),
         ("dtype", str, "default float32, or float64 in exact arithmetic"),
         ("arithmetic", str, "exact: the same bits on every backend"),
-    ):
+    )
+    group.add_argument("--nesterov", action="store_true", default=None, help="Nesterov's form of the momentum")
+
+
+def _add_settings(group: argparse._ArgumentGroup, defaults: Settings, *options: tuple[str, type, str]) -> None:
+    for name, kind, text in options:
         choices = ", ".join(CHOICES[name]) if name in CHOICES else ""
-        default = f"default {getattr(Settings, name)}" if getattr(Settings, name) not in ("", None) else ""
+        standard = getattr(defaults, name) if name != "dtype" else ""
+        default = f"default {standard}" if standard not in ("", None) else ""
         group.add_argument(
             f"--{name.replace('_', '-')}",
             type=kind,
             metavar="NAME" if kind is str else "N" if kind is int else "X",
             help="; ".join(part for part in (text, choices, default) if part),
         )
-    for name, text in (
-        ("nesterov", "Nesterov's form of the momentum"),
-        ("residual", "hidden layers that have as many units as inputs add these to what they hand on"),
-        ("batch_norm", "what hidden units are given is normalised over the batch"),
-    ):
-        group.add_argument(f"--{name.replace('_', '-')}", action="store_true", default=None, help=text)
 
 
 def make_settings(options: argparse.Namespace) -> Settings:
@@ -139,8 +156,19 @@ def make_settings(options: argparse.Namespace) -> Settings:
     settings = PRESETS[options.preset] if options.preset else Settings()
     if options.task == "regression" and options.loss is None:
         options.loss = "squared_error"
+    return change_settings(settings, options)
+
+
+def change_settings(settings: Settings, options: argparse.Namespace) -> Settings:
+    """Return settings with every option that was given.
+
+    Raises
+    ------
+    SettingsError
+        If a value is not allowed.
+    """
     names = (field.name for field in dataclasses.fields(Settings))
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    given = {name: value for name in names if (value := getattr(options, name, None)) is not None}
     if "arithmetic" in given:
         given.setdefault("dtype", "")  # the arithmetic's own, instead of that of the settings to start from
     return dataclasses.replace(settings, **given)

@@ -87,11 +87,27 @@ class Moment(NamedTuple):
 
 
 def cases(base: Settings, depth: int, width: int) -> dict[str, Settings]:
-    """Return the settings of every network that is studied, by name."""
+    """Return the settings of every network that is studied, by name.
+
+    Raises
+    ------
+    SettingsError
+        If there are not two hidden layers, or a setting does not go with what is studied.
+    """
+    for name, value, least in (("depth", depth, 2), ("width", width, 1)):
+        if value < least:
+            raise SettingsError(f"{name} = {value}: must be at least {least}")
     plain = replace(base, hidden_layer_sizes=(width,) * depth)
     named = {activation: replace(plain, activation=activation) for activation in STEEPEST}
     helped = {f"{PLAIN}, {name}": replace(named[PLAIN], **options) for name, options in MITIGATIONS.items()}
     return {**named, **helped}
+
+
+def depths(settings: Settings, depth: int) -> list[tuple[int, Settings]]:
+    """Return the settings of networks like one of ``depth`` hidden layers, but from 2 to twice as deep."""
+    width = settings.hidden_layer_sizes[0]
+    chosen = range(2, 2 * depth + 1, max(1, depth // 5))
+    return [(n, replace(settings, hidden_layer_sizes=(width,) * n)) for n in chosen]
 
 
 def measure(
