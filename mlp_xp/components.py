@@ -1,0 +1,130 @@
+"""The axes along which rows vary most, and how much they vary along each: three solvers.
+
+The axes of centred rows X, shape (n, d), are the eigenvectors of their covariance XᵀX / (n - 1), whose eigenvalues are
+the variances along them (Pearson, "On lines and planes of closest fit to systems of points in space", Philosophical
+Magazine 2, 1901; Hotelling, "Analysis of a complex of statistical variables into principal components", Journal of
+Educational Psychology 24, 1933). They are also X's right singular vectors, with the singular values' squares / (n - 1).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mlp_xp.array_types import Array, Namespace
+
+BLOCK = 4096
+"""Rows whose deviations are held at once where only their products are wanted."""
+
+
+class Axes(NamedTuple):
+    """Where rows vary.
+
+    Attributes
+    ----------
+    mean : array of shape (d,)
+        Of the rows.
+    variances : array of shape (m,)
+        Along all axes, the largest first; of those that were not looked for, their mean.
+    components : array of shape (k, d)
+        The first axes, of length 1 and perpendicular to each other; their signs are as they come.
+    """
+
+    mean: Array
+    variances: Array
+    components: Array
+
+
+def by_singular_values(X: Array, xp: Namespace) -> Axes:
+    """Return all min(n, d) axes of rows, shape (n, d), by the singular values of their deviations."""
+    mean = xp.mean(X, axis=0)
+    _, values, components = xp.linalg.svd(X - mean, full_matrices=False)
+    return Axes(mean, values * values / (X.shape[0] - 1), components)
+
+
+def by_covariance(X: Array, xp: Namespace) -> Axes:
+    """Return all axes by the eigenvalues of the covariance, which costs much less where there are many more rows.
+
+    Where there are fewer rows than features, the singular values cost less and are more precise: of the d variances
+    that the covariance has, all but n are 0.
+    """
+    n, d = X.shape
+    if n < d:
+        axes = by_singular_values(X, xp)
+        rest = xp.zeros(d - n, dtype=X.dtype, device=axes.variances.device)
+        return axes._replace(variances=xp.concat([axes.variances, rest]))
+    mean, products = _sum_products(X, xp)
+    variances, vectors = xp.linalg.eigh(products / (n - 1))
+    variances = xp.flip(variances, axis=0)
+    variances = xp.maximum(variances, xp.zeros_like(variances))  # rounding may leave less
+    return Axes(mean, variances, xp.matrix_transpose(xp.flip(vectors, axis=1)))
+
+
+def by_projection(X: Array, k: int, directions: Array, n_iter: int, *, normalize: bool, xp: Namespace) -> Axes:
+    """Return the first k axes, nearly, by the singular values of what random directions span.
+
+    Halko, Martinsson and Tropp, "Finding structure with randomness: Probabilistic algorithms for constructing
+    approximate matrix decompositions", SIAM Review 53, 2011, algorithms 4.4 and 5.1.
+
+    Parameters
+    ----------
+    X : array of shape (n, d)
+    k : int
+    directions : array of shape (min(n, d), size)
+        At least k of them.
+    n_iter : int
+        How often to turn them towards the first axes.
+    normalize : bool
+        Whether to keep them perpendicular meanwhile; else the small variances are soon lost in rounding.
+    xp : module
+    """
+    n, d = X.shape
+    mean = xp.mean(X, axis=0)
+    X = X - mean
+    wide = xp.matrix_transpose(X) if n < d else X
+    narrow = xp.matrix_transpose(wide)
+    for _ in range(n_iter):
+        for table in (wide, narrow):
+            directions = xp.matmul(table, directions)
+            directions = xp.linalg.qr(directions).Q if normalize else directions
+    basis = xp.linalg.qr(xp.matmul(wide, directions)).Q
+    left, values, right = xp.linalg.svd(xp.matmul(xp.matrix_transpose(basis), wide), full_matrices=False)
+    components = xp.matrix_transpose(xp.matmul(basis, left)) if n < d else right
+    variances = (values * values / (n - 1))[:k]
+    n_others = min(n, d) - k
+    if n_others:
+        rest = (xp.sum(X * X) / (n - 1) - xp.sum(variances)) / n_others
+        rest = xp.maximum(rest, xp.zeros_like(rest))
+        variances = xp.concat([variances, xp.broadcast_to(rest, (n_others,))])
+    return Axes(mean, variances, components[:k, :])
+
+
+def orient(components: Array, xp: Namespace) -> Array:
+    """Return axes with such signs that the number of the largest magnitude in each, or the first of these, is > 0."""
+    largest = xp.expand_dims(xp.argmax(xp.abs(components), axis=1), axis=1)
+    numbers = xp.arange(components.shape[1], dtype=largest.dtype, device=components.device)
+    is_below = xp.any((numbers == largest) & (components < 0.0), axis=1, keepdims=True)
+    return xp.where(is_below, -components, components)
+
+
+def _sum_products(X: Array, xp: Namespace) -> tuple[Array, Array]:
+    """Return the mean of rows, shape (d,), and the sum of their deviations' products, shape (d, d).
+
+    What a mean far from 0 adds to the products would leave their difference few digits. Then the rows are shifted
+    first, block by block, by the mean of the first ones: Chan, Golub and LeVeque, "Algorithms for computing the sample
+    variance", The American Statistician 37, 1983.
+    """
+    n = X.shape[0]
+    first = X[: min(BLOCK, n), :]
+    shift = xp.mean(first, axis=0)
+    if float(xp.sum(shift * shift)) <= float(xp.sum(xp.var(first, axis=0))):
+        offset, products = xp.mean(X, axis=0), xp.matmul(xp.matrix_transpose(X), X)
+        mean = offset
+    else:
+        sums, products = xp.zeros_like(shift), 0.0
+        for start in range(0, n, BLOCK):
+            block = X[start : min(start + BLOCK, n), :] - shift
+            sums = sums + xp.sum(block, axis=0)
+            products = xp.matmul(xp.matrix_transpose(block), block) + products
+        offset = sums / n
+        mean = shift + offset
+    return mean, products - n * xp.expand_dims(offset, axis=1) * offset
