@@ -4,6 +4,8 @@ The axes of centred rows X, shape (n, d), are the eigenvectors of their covarian
 the variances along them (Pearson, "On lines and planes of closest fit to systems of points in space", Philosophical
 Magazine 2, 1901; Hotelling, "Analysis of a complex of statistical variables into principal components", Journal of
 Educational Psychology 24, 1933). They are also X's right singular vectors, with the singular values' squares / (n - 1).
+
+All raise a ValueError if a variance is too large for the type of X.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ class Axes(NamedTuple):
 
 def by_singular_values(X: Array, xp: Namespace) -> Axes:
     """Return all min(n, d) axes of rows, shape (n, d), by the singular values of their deviations."""
-    mean = xp.mean(X, axis=0)
-    _, values, components = xp.linalg.svd(X - mean, full_matrices=False)
+    mean, centred, _ = _center(X, xp)
+    _, values, components = xp.linalg.svd(centred, full_matrices=False)
     return Axes(mean, values * values / (X.shape[0] - 1), components)
 
 
@@ -53,6 +55,7 @@ def by_covariance(X: Array, xp: Namespace) -> Axes:
         rest = xp.zeros(d - n, dtype=X.dtype, device=axes.variances.device)
         return axes._replace(variances=xp.concat([axes.variances, rest]))
     mean, products = _sum_products(X, xp)
+    _require_finite(products, xp)
     variances, vectors = xp.linalg.eigh(products / (n - 1))
     variances = xp.flip(variances, axis=0)
     variances = xp.maximum(variances, xp.zeros_like(variances))  # rounding may leave less
@@ -78,9 +81,8 @@ def by_projection(X: Array, k: int, directions: Array, n_iter: int, *, normalize
     xp : module
     """
     n, d = X.shape
-    mean = xp.mean(X, axis=0)
-    X = X - mean
-    wide = xp.matrix_transpose(X) if n < d else X
+    mean, centred, squares = _center(X, xp)
+    wide = xp.matrix_transpose(centred) if n < d else centred
     narrow = xp.matrix_transpose(wide)
     for _ in range(n_iter):
         for table in (wide, narrow):
@@ -92,7 +94,7 @@ def by_projection(X: Array, k: int, directions: Array, n_iter: int, *, normalize
     variances = (values * values / (n - 1))[:k]
     n_others = min(n, d) - k
     if n_others:
-        rest = (xp.sum(X * X) / (n - 1) - xp.sum(variances)) / n_others
+        rest = (squares / (n - 1) - xp.sum(variances)) / n_others
         rest = xp.maximum(rest, xp.zeros_like(rest))
         variances = xp.concat([variances, xp.broadcast_to(rest, (n_others,))])
     return Axes(mean, variances, components[:k, :])
@@ -106,6 +108,20 @@ def orient(components: Array, xp: Namespace) -> Array:
     return xp.where(is_below, -components, components)
 
 
+def _center(X: Array, xp: Namespace) -> tuple[Array, Array, Array]:
+    """Return the mean of rows, shape (d,), their deviations from it, shape (n, d), and the sum of these squared."""
+    mean = xp.mean(X, axis=0)
+    centred = X - mean
+    squares = xp.sum(centred * centred)
+    _require_finite(squares, xp)
+    return mean, centred, squares
+
+
+def _require_finite(squares: Array, xp: Namespace) -> None:
+    if not bool(xp.all(xp.isfinite(squares))):
+        raise ValueError(f"the rows' variances are too large for {squares.dtype}: scale X")
+
+
 def _sum_products(X: Array, xp: Namespace) -> tuple[Array, Array]:
     """Return the mean of rows, shape (d,), and the sum of their deviations' products, shape (d, d).
 
@@ -116,7 +132,7 @@ def _sum_products(X: Array, xp: Namespace) -> tuple[Array, Array]:
     n = X.shape[0]
     first = X[: min(BLOCK, n), :]
     shift = xp.mean(first, axis=0)
-    if float(xp.sum(shift * shift)) <= float(xp.sum(xp.var(first, axis=0))):
+    if bool(xp.sum(shift * shift) <= xp.sum(xp.var(first, axis=0))):
         offset, products = xp.mean(X, axis=0), xp.matmul(xp.matrix_transpose(X), X)
         mean = offset
     else:

@@ -145,6 +145,12 @@ class PCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  # 
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of its range or ``n_components`` larger than min(n_samples, n_features), or if X is
+            no table of finite numbers or has a single row. The estimator then stays as it was.
         """
         self._fit(X)
         return self
@@ -154,7 +160,15 @@ class PCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  # 
         return self._project(self._fit(X))
 
     def transform(self, X: Any) -> Array:
-        """Return rows, less the mean, along the axes, shape (n_samples, n_components_)."""
+        """Return rows, less the mean, along the axes, shape (n_samples, n_components_).
+
+        Raises
+        ------
+        NotFittedError
+            If no axes were found before.
+        ValueError
+            If X is no table of finite numbers, has other features than what was fitted, or is elsewhere.
+        """
         return self._project(self._take(X, "transform"))
 
     def inverse_transform(self, X: Any) -> Array:
@@ -183,24 +197,13 @@ class PCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  # 
         Raises
         ------
         ValueError
-            If that covariance is singular.
+            If that covariance is singular, besides what `transform` raises.
         """
-        X = self._take(X, "score_samples")
-        xp, d = backend_of(X).xp, X.shape[1]
-        variances = self._model_variances("score_samples")
-        centred = X - self.mean_
-        along = xp.matmul(centred, xp.matrix_transpose(self.components_))
-        distances = xp.sum(along * along / variances, axis=1)
-        logarithm = float(xp.sum(xp.log(variances)))
-        if n_others := d - self.n_components_:
-            beside = centred - xp.matmul(along, self.components_)
-            distances = distances + xp.sum(beside * beside, axis=1) / self.noise_variance_
-            logarithm += n_others * math.log(self.noise_variance_)
-        return -0.5 * (distances + (d * math.log(2.0 * math.pi) + logarithm))
+        return self._log_likelihoods(X, "score_samples")
 
     def score(self, X: Any, y: Any = None) -> float:  # noqa: ARG002 - as above
         """Return the mean of `score_samples`."""
-        scores = self.score_samples(X)
+        scores = self._log_likelihoods(X, "score")
         return float(backend_of(scores).xp.mean(scores))
 
     def get_covariance(self) -> Array:
@@ -274,7 +277,8 @@ class PCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  # 
                     f"n_components={wanted!r} must be between {least} and min(n_samples, n_features)={most} with "
                     f"svd_solver={solver!r}"
                 )
-            mean, variances, components = self._solve(solver, X, wanted, backend)
+            with np.errstate(over="ignore", invalid="ignore"):  # it shows in the results, which are looked at
+                mean, variances, components = self._solve(solver, X, wanted, backend)
             xp = backend.xp
             total = xp.sum(variances)
             ratios = variances / xp.where(total > 0.0, total, xp.ones_like(total))
@@ -323,6 +327,20 @@ class PCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  # 
             return along
         deviations = xp.sqrt(self.explained_variance_)
         return along / xp.maximum(deviations, xp.full_like(deviations, xp.finfo(deviations.dtype).eps))
+
+    def _log_likelihoods(self, X: Any, method: str) -> Array:
+        X = self._take(X, method)
+        xp, d = backend_of(X).xp, X.shape[1]
+        variances = self._model_variances(method)
+        centred = X - self.mean_
+        along = xp.matmul(centred, xp.matrix_transpose(self.components_))
+        distances = xp.sum(along * along / variances, axis=1)
+        logarithm = float(xp.sum(xp.log(variances)))
+        if n_others := d - self.n_components_:
+            beside = centred - xp.matmul(along, self.components_)
+            distances = distances + xp.sum(beside * beside, axis=1) / self.noise_variance_
+            logarithm += n_others * math.log(self.noise_variance_)
+        return -0.5 * (distances + (d * math.log(2.0 * math.pi) + logarithm))
 
     def _model_variances(self, method: str) -> Array:
         """Return the model's variance along every kept axis, none of them 0."""
