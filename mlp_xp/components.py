@@ -62,7 +62,7 @@ def by_covariance(X: Array, xp: Namespace) -> Axes:
     return Axes(mean, variances, xp.matrix_transpose(xp.flip(vectors, axis=1)))
 
 
-def by_projection(X: Array, k: int, directions: Array, n_iter: int, *, normalize: bool, xp: Namespace) -> Axes:
+def by_projection(X: Array, k: int, directions: Array, n_turns: int, n_normalizations: int, xp: Namespace) -> Axes:
     """Return the first k axes, nearly, by the singular values of what random directions span.
 
     Halko, Martinsson and Tropp, "Finding structure with randomness: Probabilistic algorithms for constructing
@@ -74,20 +74,25 @@ def by_projection(X: Array, k: int, directions: Array, n_iter: int, *, normalize
     k : int
     directions : array of shape (min(n, d), size)
         At least k of them.
-    n_iter : int
+    n_turns : int
         How often to turn them towards the first axes.
-    normalize : bool
-        Whether to keep them perpendicular meanwhile; else the small variances are soon lost in rounding.
+    n_normalizations : int
+        How often, in each turn, they are made perpendicular again, or rounding buries what varies less under what
+        varies more: after both products (2), where the variances' square roots may differ by up to 1 / eps; after that
+        with the fewer rows alone (1), where the variances may, which costs much less; or never (0).
     xp : module
     """
     n, d = X.shape
     mean, centred, squares = _center(X, xp)
     wide = xp.matrix_transpose(centred) if n < d else centred
     narrow = xp.matrix_transpose(wide)
-    for _ in range(n_iter):
-        for table in (wide, narrow):
-            directions = xp.matmul(table, directions)
-            directions = xp.linalg.qr(directions).Q if normalize else directions
+    for _ in range(n_turns):
+        directions = xp.matmul(wide, directions)
+        if n_normalizations == 2:
+            directions = xp.linalg.qr(directions).Q
+        directions = xp.matmul(narrow, directions)
+        if n_normalizations > 0:
+            directions = xp.linalg.qr(directions).Q
     basis = xp.linalg.qr(xp.matmul(wide, directions)).Q
     left, values, right = xp.linalg.svd(xp.matmul(xp.matrix_transpose(basis), wide), full_matrices=False)
     components = xp.matrix_transpose(xp.matmul(basis, left)) if n < d else right

@@ -48,7 +48,8 @@ class PCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  # 
     n_oversamples : int, default=10
         Of "randomized": how many more directions than ``n_components``.
     power_iteration_normalizer : {"auto", "QR", "none"}, default="auto"
-        Of "randomized": whether they are kept perpendicular meanwhile; "auto" is "none" up to 2 turns.
+        Of "randomized": whether they are kept perpendicular meanwhile, after every product ("QR"); "auto" does so once
+        a turn, and not at all up to 2 turns.
     random_state : int, RandomState or None, default=None
         Of "randomized": draws the directions; the same ones as in scikit-learn.
 
@@ -302,14 +303,13 @@ class PCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  # 
         if solver != "randomized":
             return (by_covariance if solver == "covariance_eigh" else by_singular_values)(X, backend.xp)
         shorter = min(X.shape)
-        n_iter = self.iterated_power
-        if n_iter == "auto":
-            n_iter = 7 if n_components < 0.1 * shorter else 4
+        n_turns = self.iterated_power
+        if n_turns == "auto":
+            n_turns = 7 if n_components < 0.1 * shorter else 4
+        n_normalizations = {"none": 0, "QR": 2, "auto": 0 if n_turns <= 2 else 1}[self.power_iteration_normalizer]
         drawn = check_random_state(self.random_state).normal(size=(shorter, n_components + self.n_oversamples))
         directions = backend.asarray(drawn, str(X.dtype).rpartition(".")[2])
-        normalizer = self.power_iteration_normalizer
-        normalize = normalizer == "QR" or (normalizer == "auto" and n_iter > 2)
-        return by_projection(X, n_components, directions, n_iter, normalize=normalize, xp=backend.xp)
+        return by_projection(X, n_components, directions, n_turns, n_normalizations, backend.xp)
 
     def _take(self, X: Any, method: str) -> Array:
         """Return rows like those that were fitted."""

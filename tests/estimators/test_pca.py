@@ -138,6 +138,29 @@ def test_any_number_of_components(backend: Backend, name: str, solver: str, n_co
     assert_agrees(ours.inverse_transform(along), theirs.inverse_transform(theirs.transform(X)), backend)
 
 
+def test_shares_must_be_exceeded(backend: Backend) -> None:
+    cross = backend.asarray(np.asarray([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]))
+    assert PCA(0.5, svd_solver="covariance_eigh").fit(cross).n_components_ == 2
+    assert PCA(0.49, svd_solver="covariance_eigh").fit(cross).n_components_ == 1
+    assert PCA(0.9).fit(backend.asarray(np.ones((5, 3)))).n_components_ == 3  # no share at all is
+
+
+def test_noise_may_be_more_than_what_was_found(backend: Backend) -> None:
+    X = np.random.default_rng(0).normal(size=(300, 40))
+    settings: dict[str, Any] = {"svd_solver": "randomized", "iterated_power": 0, "n_oversamples": 1, "random_state": 0}
+    place = backend.asarray(X, "float64")
+    pca, theirs = PCA(8, **settings).fit(place), sklearn.decomposition.PCA(8, **settings).fit(X)
+    assert theirs.explained_variance_[-1] < theirs.noise_variance_ < theirs.explained_variance_[0]
+    assert_agrees(pca.get_covariance(), theirs.get_covariance(), backend)
+    inverse = np.linalg.inv(theirs.get_covariance())
+    assert_agrees(pca.get_precision(), inverse, backend)
+    centred = X - X.mean(axis=0)
+    expected = -0.5 * (
+        np.sum(centred @ inverse * centred, axis=1) + 40 * np.log(2 * np.pi) - np.linalg.slogdet(inverse)[1]
+    )
+    assert_agrees(pca.score_samples(place), expected, backend)
+
+
 def test_the_solver_is_chosen_as_in_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     for n, d, k in [(100, 10, None), (99, 10, 2), (501, 60, 10), (501, 60, 48), (501, 60, 47), (40, 501, 0.5)]:
@@ -167,10 +190,37 @@ def test_without_normalisation_and_with(backend: Backend) -> None:
     few: dict[str, Any] = {"svd_solver": "randomized", "random_state": 0, "iterated_power": 3, "n_oversamples": 2}
     a, b, c = (
         host(PCA(4, power_iteration_normalizer=name, **few).fit(place).components_, backend)
-        for name in ("none", "QR", "auto")
+        for name in ("none", "auto", "QR")
     )
-    np.testing.assert_allclose(a, b, atol=1e-9)
-    assert b.tolist() == c.tolist() != a.tolist()
+    np.testing.assert_allclose(a, c, atol=1e-9)
+    np.testing.assert_allclose(b, c, atol=1e-9)
+    assert a.tolist() != b.tolist() != c.tolist()
+    few["iterated_power"] = 2
+    a, b = (
+        host(PCA(4, power_iteration_normalizer=name, **few).fit(place).components_, backend)
+        for name in ("none", "auto")
+    )
+    assert a.tolist() == b.tolist()
+
+
+@pytest.mark.parametrize(("normalizer", "least"), [("QR", 1e-10), ("auto", 1e-6)])
+def test_normalisation_keeps_what_varies_little(backend: Backend, normalizer: str, least: float) -> None:
+    """Down to eps times the largest, or to its square root."""
+    rng = np.random.default_rng(0)
+    axes, _ = np.linalg.qr(rng.normal(size=(30, 30)))
+    X = np.linalg.qr(rng.normal(size=(200, 5)))[0] * [1.0, 0.9, 0.8, least, 0.5 * least] @ axes[:5]
+    X = X - X.mean(axis=0)
+    X += 0.05 * least / 200**0.5 * rng.normal(size=(200, 30))
+    settings: dict[str, Any] = {"svd_solver": "randomized", "random_state": 0, "iterated_power": 7, "n_oversamples": 1}
+    place = backend.asarray(X, "float64")
+    full = sklearn.decomposition.PCA(5, svd_solver="full").fit(X)
+    good, bad = (
+        host(PCA(5, power_iteration_normalizer=name, **settings).fit(place).components_, backend)
+        for name in (normalizer, "none")
+    )
+    cosines = [np.abs(np.sum(found * full.components_, axis=1)) for found in (good, bad)]
+    assert cosines[0].min() > 0.999
+    assert cosines[1].min() < 0.999
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -188,6 +238,8 @@ def test_the_type_stays(backend: Backend, solver: str, dtype: str) -> None:
     assert_follows(pca.transform(place), place, (len(X), 5))
     assert_follows(pca.transform(backend.asarray(X)), place, (len(X), 5))
     assert_follows(pca.inverse_transform(pca.transform(place)), place, X.shape)
+    along = host(pca.transform(place), backend)
+    assert_follows(pca.inverse_transform(backend.asarray(along, "float64")), place, X.shape)
     assert_follows(pca.score_samples(place), place, (len(X),))
 
 
