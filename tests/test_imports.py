@@ -15,7 +15,10 @@ PACKAGE = Path(mlp_xp.__file__).parent
 BACKENDS = PACKAGE.parent / "backends"
 ARRAY_LIBRARIES = {"numpy", "cupy", "jax", "torch", "scipy", "sklearn", "array_api_compat", "array_api_strict"}
 EQUATIONS = [
-    *(PACKAGE / f"{name}.py" for name in ("network", "activations", "losses", "objective", "optimizers", "settings")),
+    *(
+        PACKAGE / f"{name}.py"
+        for name in ("network", "activations", "losses", "objective", "optimizers", "settings", "components")
+    ),
     *sorted((PACKAGE / "arithmetic").glob("*.py")),
 ]
 

@@ -68,7 +68,7 @@ def test_the_table_of_backends_is_complete() -> None:
     assert rows == ours
 
 
-@pytest.mark.parametrize("name", ["mlp_xp", "mlp_xp.cluster", "mlp_xp.datasets.loading"])
+@pytest.mark.parametrize("name", ["mlp_xp", "mlp_xp.cluster", "mlp_xp.decomposition", "mlp_xp.datasets.loading"])
 def test_examples_in_docstrings(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0

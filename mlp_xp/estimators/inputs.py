@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.exceptions import DataConversionWarning
-from sklearn.utils import check_consistent_length
+from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import _check_sample_weight, _check_y, validate_data
 
 from mlp_xp.array_types import Array, Namespace
@@ -58,8 +58,17 @@ def take_features(estimator: BaseEstimator, X: Any, *, reset: bool) -> tuple[Arr
     if not is_foreign(X):
         X = validate_data(estimator, X, dtype=(np.float64, np.float32), reset=reset)
         return X, backend_of(X)
-    _check_table(X, type(estimator).__name__)
+    X, backend = take_table(estimator, X)
     validate_data(estimator, X, skip_check_array=True, reset=reset)
+    return X, backend
+
+
+def take_table(estimator: BaseEstimator, X: Any) -> tuple[Array, Backend]:
+    """Return what `take_features` does, of any number of features, which the estimator does not remember."""
+    if not is_foreign(X):
+        X = check_array(X, dtype=(np.float64, np.float32), estimator=estimator, input_name="X")
+        return X, backend_of(X)
+    _check_table(X, type(estimator).__name__)
     backend = backend_of(X)
     xp = backend.xp
     if xp.isdtype(X.dtype, "complex floating"):

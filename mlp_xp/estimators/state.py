@@ -14,6 +14,8 @@ from mlp_xp.initializers import with_batch_norm
 from mlp_xp.network import Layer
 
 if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
+
     from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
 
 NORMALIZED = ("scales_", "running_means_", "running_variances_")
@@ -80,7 +82,7 @@ def complete(estimator: BaseMultilayerPerceptron) -> None:
 
 
 @contextmanager
-def unchanged_if_refused(estimator: BaseMultilayerPerceptron) -> Iterator[None]:
+def unchanged_if_refused(estimator: BaseEstimator) -> Iterator[None]:
     """Put all attributes, and a generator that was given, back as they were if the ``with`` block raises.
 
     The block must replace lists, not change them.

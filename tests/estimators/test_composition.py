@@ -32,10 +32,11 @@ CHECK = """
 import json, warnings
 from sklearn.utils.estimator_checks import check_estimator
 from mlp_xp.cluster import KMeans
+from mlp_xp.decomposition import PCA
 from mlp_xp.neural_network import MLPClassifier, MLPRegressor
 warnings.simplefilter("ignore")
 results = {}
-for estimator in (MLPClassifier(max_iter=100), MLPRegressor(max_iter=100), KMeans(3)):
+for estimator in (MLPClassifier(max_iter=100), MLPRegressor(max_iter=100), KMeans(3), PCA()):
     fails = {"check_sample_weight_equivalence_on_dense_data": "draws other rows"} if type(estimator) is KMeans else {}
     for result in check_estimator(estimator, on_fail=None, on_skip=None, expected_failed_checks=fails):
         reason = "" if result["status"] == "passed" else str(result["exception"])
@@ -66,8 +67,8 @@ def test_check_estimator_passes_with_array_api_dispatch() -> None:
     assert set(results) <= {"passed", "skipped", "xfail"}, results
     assert len(results["xfail"]) == 1  # as of scikit-learn's own KMeans
     passed = [name for name, _ in results["passed"]]
-    assert passed.count("check_array_api_input") >= 6  # NumPy and array-api-strict's devices, for each of the three
-    assert passed.count("check_array_api_same_namespace") == 3
+    assert passed.count("check_array_api_input") >= 8  # NumPy and array-api-strict's devices, for each of the four
+    assert passed.count("check_array_api_same_namespace") == 4
     assert all(any(reason in text for reason in MAY_BE_MISSING) for _, text in results["skipped"])
 
 
