@@ -33,7 +33,7 @@ BASE = Settings(init="glorot", batch_size=20, epochs=20, pretrain_epochs=15)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the study's options."""
     parser.epilog = (
-        "On the digits, every default is right; for MNIST: --data mnist --batch-size 50 --epochs 5 --pretrain-epochs 1. "
+        "The defaults are for the digits; for MNIST: --data mnist --batch-size 50 --epochs 5 --pretrain-epochs 1. "
         "Exit code: 0 if every gradient is within its bound, else 1."
     )
     parser.add_argument("--depth", type=int, default=10, metavar="N", help="hidden layers; default 10")
@@ -54,9 +54,8 @@ def run(options: argparse.Namespace) -> tuple[Report, Callable[[], Figure]]:
         if settings.pretrain == "none"
     }
     moments: dict[str, list[Moment]] = {}
-    with tqdm(
-        total=len(networks) * next(iter(networks.values())).epochs, unit="epoch", disable=None, leave=False
-    ) as bar:
+    total = sum(settings.epochs for settings in networks.values())
+    with tqdm(total=total, unit="epoch", disable=None, leave=False) as bar:
         for name, settings in networks.items():
             bar.set_description(name)
             moments[name] = []

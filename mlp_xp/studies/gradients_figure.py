@@ -8,15 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mlp_xp.studies.gradients import PLAIN, STEEPEST
+from mlp_xp.studies.gradients import MITIGATIONS, PLAIN, STEEPEST
 from mlp_xp.studies.gradients_report import Findings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLORS = dict(
-    zip((*STEEPEST, "residual", "batch norm", "pre-training"), ("C3", "C4", "C7", "C0", "C2", "C1"), strict=True)
-)
+COLORS = dict(zip((*STEEPEST, *MITIGATIONS), ("C3", "C4", "C7", "C0", "C2", "C1"), strict=True))
 
 
 def draw_gradients(findings: Findings) -> Figure:
