@@ -142,7 +142,7 @@ def measure(
 
 def at_start(settings: Settings, data: Dataset, backend: Backend) -> Flow:
     """Return how the gradient flows through a network that has learnt nothing, not even in pre-training."""
-    return _measured(Trainer(settings, data, backend))
+    return _measured(_open(settings, data, backend))
 
 
 def follow(settings: Settings, data: Split, backend: Backend) -> Iterator[Moment]:
@@ -153,9 +153,7 @@ def follow(settings: Settings, data: Split, backend: Backend) -> Iterator[Moment
     SettingsError
         If the data are of a regression, or the settings do not fit them.
     """
-    if data.train.n_classes is None:
-        raise SettingsError("study gradients: the data must have classes, whose accuracy tells who has learnt")
-    trainer = Trainer(settings, data.train, backend)
+    trainer = _open(settings, data.train, backend)
     for _ in trainer.pretrain():
         pass
     yield Moment(0, _measured(trainer), None, None)
@@ -166,6 +164,12 @@ def follow(settings: Settings, data: Split, backend: Backend) -> Iterator[Moment
             yield Moment(epoch.epoch + 1, _measured(trainer), epoch.test_loss, epoch.accuracy)
     except TrainingDiverged:
         return  # it ends there, and the picture shows it
+
+
+def _open(settings: Settings, data: Dataset, backend: Backend) -> Trainer:
+    if data.n_classes is None:
+        raise SettingsError("study gradients: the data must have classes, whose accuracy tells who has learnt")
+    return Trainer(settings, data, backend)
 
 
 def _measured(trainer: Trainer) -> Flow:
