@@ -5,7 +5,7 @@ It answers whether a difference, between libraries or between settings, is large
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 from mlp_xp.backend import Backend
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.errors import SettingsError
+from mlp_xp.pretraining import Pretrained
 from mlp_xp.settings import Settings
 from mlp_xp.training import Epoch, train_each
 
@@ -123,7 +124,14 @@ def settings_of_replicas(settings: Settings, n: int) -> list[Settings]:
     return [replace(settings, seed=settings.seed + i) for i in range(n)]
 
 
-def train_replicas(settings: Settings, data: Split, backend: Backend, n: int) -> Iterator[ReplicatedEpoch]:
+def train_replicas(
+    settings: Settings,
+    data: Split,
+    backend: Backend,
+    n: int,
+    *,
+    on_pretrained: Callable[[Pretrained], None] | None = None,
+) -> Iterator[ReplicatedEpoch]:
     """Train n networks in one batched computation, epoch by epoch.
 
     Replica r is the training that `mlp_xp.training.train` makes of the settings with the seed ``settings.seed + r``:
@@ -139,6 +147,8 @@ def train_replicas(settings: Settings, data: Split, backend: Backend, n: int) ->
         Where it is computed.
     n : int
         How many, ≥ 2.
+    on_pretrained : callable, optional
+        As of `mlp_xp.training.train`.
 
     Yields
     ------
@@ -156,4 +166,4 @@ def train_replicas(settings: Settings, data: Split, backend: Backend, n: int) ->
     """
     if not isinstance(n, int) or isinstance(n, bool) or n < FEWEST:
         raise SettingsError(f"replicas = {n!r}: must be a whole number ≥ {FEWEST}")
-    return map(ReplicatedEpoch, train_each(settings, data, backend, replicas=n))
+    return map(ReplicatedEpoch, train_each(settings, data, backend, replicas=n, on_pretrained=on_pretrained))

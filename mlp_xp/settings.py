@@ -188,6 +188,11 @@ class Settings:
             )
         _require(self.batch_size > 1 or not self.batch_norm, "batch_size", self, "at least 2 with batch_norm")
 
+    @property
+    def n_pretraining_epochs(self) -> int:
+        """Epochs of all hidden layers' pre-training."""
+        return self.pretrain_epochs * len(self.hidden_layer_sizes) if self.pretrain == "layerwise" else 0
+
     def make_optimizer(self) -> Optimizer:
         """Return the optimiser these settings describe."""
         if self.optimizer == "adam":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from mlp_xp.digests import Digests, first_link, link
 from mlp_xp.errors import SettingsError, TrainingDiverged
 from mlp_xp.model import Model, mean
 from mlp_xp.network import Parameters
+from mlp_xp.pretraining import Pretrained
 from mlp_xp.segments import Rows, open_rows
 from mlp_xp.settings import Settings
 from mlp_xp.trainer import Trainer, check_targets
@@ -90,6 +91,7 @@ def train(
     *,
     initial: Parameters | None = None,
     start: Checkpoint | None = None,
+    on_pretrained: Callable[[Pretrained], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train a network, epoch by epoch.
 
@@ -106,6 +108,8 @@ def train(
         Host arrays to start from; by default drawn as the settings say.
     start : Checkpoint, optional
         Go on after its epoch; settings and data must be those it was made with.
+    on_pretrained : callable, optional
+        Told of every epoch of a pre-training, which comes before the first record.
 
     Yields
     ------
@@ -123,7 +127,8 @@ def train(
     TrainingDiverged
         If a loss is not finite.
     """
-    return (epoch for (epoch,) in train_each(settings, data, backend, initial=initial, start=start))
+    each = train_each(settings, data, backend, initial=initial, start=start, on_pretrained=on_pretrained)
+    return (epoch for (epoch,) in each)
 
 
 def train_each(
@@ -134,6 +139,7 @@ def train_each(
     initial: Parameters | None = None,
     start: Checkpoint | None = None,
     replicas: int | None = None,
+    on_pretrained: Callable[[Pretrained], None] | None = None,
 ) -> Iterator[tuple[Epoch, ...]]:
     """Train as `train` does, or ``replicas`` networks at once, as `Trainer` does; yield one record of each per epoch.
 
@@ -147,16 +153,25 @@ def train_each(
     test_rows = open_rows(data.test, backend, settings.dtype, trainer.arithmetic.for_inference())
     if start is not None:
         trainer.restore(start)
-        return _epochs(trainer, test_rows, start.epoch + 1, [start.chain])
+        return _epochs(trainer, test_rows, start.epoch + 1, [start.chain], on_pretrained)
     digests = data.train.digest(), data.test.digest()
     chains = [first_link(replace(settings, seed=seed), *digests) for seed in trainer.seeds]
-    return _epochs(trainer, test_rows, 0, chains)
+    return _epochs(trainer, test_rows, 0, chains, on_pretrained)
 
 
-def _epochs(trainer: Trainer, test_rows: Rows, first: int, chains: Sequence[str]) -> Iterator[tuple[Epoch, ...]]:
+def _epochs(
+    trainer: Trainer,
+    test_rows: Rows,
+    first: int,
+    chains: Sequence[str],
+    on_pretrained: Callable[[Pretrained], None] | None,
+) -> Iterator[tuple[Epoch, ...]]:
     if first == 0:
-        for stage, epoch, losses in trainer.pretrain():
+        for pretrained in trainer.pretrain():
+            stage, epoch, losses = pretrained
             _check_finite(_by_network(losses), f"pre-training of layer {stage}, epoch {epoch}", trainer)
+            if on_pretrained is not None:
+                on_pretrained(pretrained)
     for epoch in range(first, trainer.settings.epochs):
         begin = time.perf_counter()
         losses = _by_network(trainer.run_epoch(epoch))

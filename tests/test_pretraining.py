@@ -123,3 +123,14 @@ def test_settings_that_ask_for_nothing_to_pretrain() -> None:
         replace(SETTINGS, pretrain_epochs=0)
     with pytest.raises(SettingsError, match="pretrain = 'layers': must be one of none, layerwise"):
         replace(SETTINGS, pretrain="layers")
+
+
+def test_every_epoch_of_it_is_told(digits: Split, numpy_backend: Backend) -> None:
+    told: list[tuple[int, int]] = []
+    settings = replace(SETTINGS, epochs=2)
+    epochs = train(settings, digits, numpy_backend, on_pretrained=lambda one: told.append((one.stage, one.epoch)))
+    assert told == []
+    next(epochs)
+    assert told == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert len(told) == settings.n_pretraining_epochs
+    assert replace(settings, pretrain="none").n_pretraining_epochs == 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -17,6 +18,19 @@ def progress(items: Iterable[Item], total: int, label: str, unit: str = "epoch")
         for item in items:
             bar.update()
             yield item
+
+
+@contextmanager
+def pretraining(total: int) -> Iterator[Callable[[object], None]]:
+    """Give what is to be called after every epoch of a pre-training, and show how far it is; 0 for there is none."""
+    with tqdm(total=total, desc="pre-training", unit="epoch", disable=None if total else True, leave=False) as bar:
+
+        def advance(_: object) -> None:
+            bar.update()
+            if bar.n >= total:
+                bar.close()
+
+        yield advance
 
 
 def say(line: str) -> None:
