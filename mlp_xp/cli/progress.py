@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -20,17 +19,18 @@ def progress(items: Iterable[Item], total: int, label: str, unit: str = "epoch")
             yield item
 
 
-@contextmanager
-def pretraining(total: int) -> Iterator[Callable[[object], None]]:
-    """Give what is to be called after every epoch of a pre-training, and show how far it is; 0 for there is none."""
-    with tqdm(total=total, desc="pre-training", unit="epoch", disable=None if total else True, leave=False) as bar:
+def pretraining(total: int) -> Callable[[object], None]:
+    """Return what is to be called after every epoch of a pre-training: it shows how far that is, until it is over."""
+    bars: list[tqdm[None]] = []
 
-        def advance(_: object) -> None:
-            bar.update()
-            if bar.n >= total:
-                bar.close()
+    def advance(_: object) -> None:
+        if not bars:  # not before: what is said first would be written into it
+            bars.append(tqdm(total=total, desc="pre-training", unit="epoch", disable=None, leave=False))
+        bars[0].update()
+        if bars[0].n >= total:
+            bars[0].close()
 
-        yield advance
+    return advance
 
 
 def say(line: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from mlp_xp.backend import Backend, open_backend
 from mlp_xp.cli.options import (
@@ -20,7 +20,6 @@ from mlp_xp.cli.options import (
 from mlp_xp.cli.progress import note, pretraining, progress, say
 from mlp_xp.datasets import Split
 from mlp_xp.datasets.source import DataSource
-from mlp_xp.pretraining import Pretrained
 from mlp_xp.replica_runs import record_replicas
 from mlp_xp.replicas import ReplicatedEpoch, train_replicas
 from mlp_xp.runs import record
@@ -60,27 +59,22 @@ def run(options: argparse.Namespace) -> int:
     data = load_split(source)
     result = "test loss" if data.train.n_classes is None else "test accuracy"
     of_seeds = "" if options.replicas is None else f"; mean ± standard deviation of {options.replicas} seeds"
-    with pretraining(settings.n_pretraining_epochs) as advance:
-        epochs = _train(options, settings, data, backend, source, advance)
-        note(describe(data))
-        note(f"each line: epoch, mean loss of its batches, {result}{of_seeds}")
-        for epoch in progress(epochs, settings.epochs, f"{data.train.name} on {backend.name}"):
-            say(epoch.summary())
+    epochs = _train(options, settings, data, backend, source)
+    note(describe(data))
+    note(f"each line: epoch, mean loss of its batches, {result}{of_seeds}")
+    for epoch in progress(epochs, settings.epochs, f"{data.train.name} on {backend.name}"):
+        say(epoch.summary())
     kept = "nothing is kept; --out RUN records curve, weights and plot"
     note(kept if options.out is None else f"recorded in {options.out}")
     return 0
 
 
 def _train(
-    options: argparse.Namespace,
-    settings: Settings,
-    data: Split,
-    backend: Backend,
-    source: DataSource,
-    on_pretrained: Callable[[Pretrained], None],
+    options: argparse.Namespace, settings: Settings, data: Split, backend: Backend, source: DataSource
 ) -> Iterator[Epoch | ReplicatedEpoch]:
     """Begin the training of one seed or of many, recorded if asked for."""
     out, how = options.out, {name: getattr(options, name) for name in ("checkpoint_every", "overwrite")}
+    on_pretrained = pretraining(settings.n_pretraining_epochs)
     if (n := options.replicas) is None:
         epochs = train(settings, data, backend, on_pretrained=on_pretrained)
         return epochs if out is None else record(out, settings, data, backend, epochs, source=source, **how)
