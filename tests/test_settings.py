@@ -92,8 +92,9 @@ def test_json_holds_all_of_them() -> None:
 
 def test_a_file_from_before_a_setting_existed_means_its_default() -> None:
     old = {name: value for name, value in Settings().to_dict().items() if name not in ADDED}
-    assert len(old) == len(Settings().to_dict()) - 2
-    assert Settings.from_dict(old) == Settings(dropout=0.0, max_gradient_norm=None)
+    assert len(old) == len(Settings().to_dict()) - 6
+    assert Settings.from_dict(old) == Settings(dropout=0.0, max_gradient_norm=None, residual=False, batch_norm=False)
+    assert Settings.from_dict(old).pretrain == "none"
 
 
 def test_numpys_numbers_become_plain_ones() -> None:
