@@ -167,8 +167,7 @@ class Trainer:
         """Yield what `_draw` returns for every epoch in which a hidden layer is pre-trained."""
         n_epochs = self.settings.pretrain_epochs
         for epoch in range(stage * n_epochs, (stage + 1) * n_epochs):
-            order, *keys = self._draw(PRETRAINING + epoch)
-            yield order, *(of_all[..., : stage + 1, :] for of_all in keys)
+            yield self._draw(PRETRAINING + epoch)
 
     def run_epoch(self, epoch: int) -> NDArray[np.float64]:
         """Train on every batch of an epoch and return their losses, shape (n_steps,) or (n_steps, replicas)."""

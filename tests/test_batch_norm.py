@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from checks import DTYPES, assert_array, assert_close, exact, native, random_network
+from checks import DTYPES, as_integers, assert_array, assert_close, exact, native, random_network
+from mlp_xp.arithmetic.bits import activation_bits
+from mlp_xp.arithmetic.certificate import certificate
+from mlp_xp.array_types import leaves
 from mlp_xp.backend import Backend
 from mlp_xp.batch_norm import EPSILON, MOMENTUM, normalize_batch, normalize_by, track
+from mlp_xp.cli import main
 from mlp_xp.datasets import load
 from mlp_xp.datasets.dataset import Split
-from mlp_xp.errors import SettingsError
+from mlp_xp.errors import RunError, SettingsError
+from mlp_xp.initializers import initial_parameters
 from mlp_xp.network import Network, NormalizedLayer, forward, map_parameters, track_statistics
 from mlp_xp.objective import Objective
+from mlp_xp.randomness import batch_order
+from mlp_xp.recorded import load_model
 from mlp_xp.settings import Settings
 from mlp_xp.training import train
+from recorded_runs import edit_tensors, make_run
 
 RNG = np.random.default_rng(5)
 Z = RNG.normal(size=(9, 4)) * [1.0, 100.0, 0.01, 0.0] + [0.0, 3.0, -0.01, 2.0]
@@ -122,9 +132,6 @@ def test_the_same_training_as_pytorchs(digits: Split, numpy_backend: Backend, op
         batch_norm=True,
         dtype="float64",
     )
-    from mlp_xp.initializers import initial_parameters
-    from mlp_xp.randomness import batch_order
-
     initial = initial_parameters((64, 16, 16, 10), settings.init, settings.seed, batch_norm=True)
     layers: list[Any] = []
     for layer, sizes in zip(initial, pairwise((64, 16, 16, 10)), strict=True):
@@ -168,3 +175,60 @@ def test_a_batch_of_one_row_is_refused() -> None:
         Settings(batch_norm=True, batch_size=1)
     with pytest.raises(SettingsError, match="batch_norm = True: must be False without hidden layers"):
         Settings(batch_norm=True, hidden_layer_sizes=())
+
+
+def test_exact_sums_heed_no_order(backend: Backend) -> None:
+    """Of a network with all there is: the rows in another order have the gradient of the same bits."""
+    arithmetic = exact(backend)
+    network = Network((5, 5, 5, 3), "tanh", residual=True, batch_norm=True)
+    objective = Objective(network, "squared_error", 0.01)
+    rng = np.random.default_rng(3)
+    parameters = map_parameters(backend.asarray, random_network(rng, network))
+    x, y, order = rng.normal(size=(64, 5)), rng.normal(size=(64, 3)), rng.permutation(64)
+    first, second = (
+        objective.learn(
+            parameters, arithmetic.round_activation(backend.asarray(x[rows])), backend.asarray(y[rows]), arithmetic
+        )
+        for rows in (np.arange(64), order)
+    )
+    for one, other in zip(leaves(first), leaves(second), strict=True):
+        np.testing.assert_array_equal(backend.to_host(one), backend.to_host(other))
+
+
+def test_what_is_normalised_is_rounded_in_exact_arithmetic(backend: Backend) -> None:
+    found = normalize_batch(backend.asarray(Z), None, exact(backend))
+    assert as_integers(backend.to_host(found.values)) <= 2 ** activation_bits(4)
+    assert as_integers(backend.to_host(found.factor)) > 2**40
+
+
+def test_a_recorded_run_predicts_and_is_verified(
+    digits: Split, numpy_backend: Backend, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = replace(SETTINGS, residual=True, pretrain="layerwise", arithmetic="exact", dtype="")
+    run = make_run(tmp_path / "run", digits, numpy_backend, settings)
+    *_, last = train(settings, digits, numpy_backend)
+    model = load_model(run, numpy_backend)
+    for one, other in zip(leaves(model.parameters), leaves(last.model.parameters), strict=True):
+        np.testing.assert_array_equal(one, other)
+    rows = digits.test.features
+    np.testing.assert_array_equal(model.predict(rows).values, last.model.predict(rows).values)
+    assert main(["verify", str(run)]) == 0
+    assert main(["verify", str(run), "--epochs", "1-1"]) == 0  # from a checkpoint: nothing is pre-trained again
+    capsys.readouterr()
+    alter = edit_tensors("weights.safetensors", lambda tensors: tensors.update({"layers.0.scale": np.ones(3)}))
+    alter(run)
+    with pytest.raises(RunError, match=r"layer 0 has shapes .*but run.json says"):
+        load_model(run, numpy_backend)
+
+
+def test_initial_layers_of_another_kind_are_refused(digits: Split, numpy_backend: Backend) -> None:
+    for batch_norm in (False, True):
+        initial = initial_parameters((64, 16, 16, 10), "pytorch", 0, batch_norm=not batch_norm)
+        with pytest.raises(SettingsError, match=r"initial: layer 0 is a \w+, not a \w+"):
+            train(replace(SETTINGS, batch_norm=batch_norm), digits, numpy_backend, initial=initial)
+
+
+def test_the_certificate_has_the_sums_over_the_batch() -> None:
+    entries = [entry for entry in certificate((5, 4, 4, 3), 100) if entry.sum == "x W (batch norm)"]
+    assert [(entry.layer, entry.terms) for entry in entries] == [(0, 100), (1, 100)]
+    assert all(entry.bits <= 53 for entry in entries)

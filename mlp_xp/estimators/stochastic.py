@@ -210,7 +210,7 @@ def fit_stochastic(
             if estimator.shuffle:
                 rows = _shuffle(rows, estimator._random_state)
             inputs = lay_out(rows, batch_size, problem.weights, problem.alpha, problem.dtype)
-            keys = _keys(estimator, len(sizes), len(estimator.coefs_) - 1, len(estimator.loss_curve_))
+            keys = _keys(estimator, len(sizes), len(estimator.loss_curve_))
             losses = loop.losses(loop.run(inputs[0], *keys, *inputs[1:]))
             _check_finite(losses, f"iteration {estimator.n_iter_ + 1}", estimator)
             estimator.n_iter_ += 1
@@ -259,7 +259,7 @@ def _pretrain(estimator: BaseMultilayerPerceptron, problem: Problem, plan: Plan,
             order = _shuffle(rows, estimator._random_state) if estimator.shuffle else rows
             numbers, *further = lay_out(order, plan.batch_size, problem.weights, problem.alpha, problem.dtype)
             number = PRETRAINING + stage * n_epochs + epoch
-            yield numbers, *_keys(estimator, len(numbers), stage + 1, number), *further
+            yield numbers, *_keys(estimator, len(numbers), number), *further
 
     for stage, epoch, losses in pretrain_layerwise(loop, last_layer, epochs):
         _check_finite(losses, f"pre-training of layer {stage}, epoch {epoch + 1}", estimator)
@@ -299,14 +299,12 @@ def _shuffle(rows: NDArray[np.int32], random_state: np.random.RandomState) -> ND
     return rows[order]
 
 
-def _keys(
-    estimator: BaseMultilayerPerceptron, n_steps: int, n_hidden: int, epoch: int
-) -> tuple[NDArray[np.int32], ...]:
+def _keys(estimator: BaseMultilayerPerceptron, n_steps: int, epoch: int) -> tuple[NDArray[np.int32], ...]:
     """Return the keys of an epoch's dropout masks, if there is dropout."""
     seed = estimator._progress.dropout_seed
     if not estimator.dropout or seed is None:
         return ()
-    return (dropout_keys(n_steps, n_hidden, seed, epoch),)
+    return (dropout_keys(n_steps, len(estimator.coefs_) - 1, seed, epoch),)
 
 
 def _compare_loss(estimator: BaseMultilayerPerceptron) -> bool:
