@@ -20,8 +20,6 @@ except ModuleNotFoundError as error:
 
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-LOWEST = float(np.finfo(np.float64).min)
-
 
 def _devices() -> dict[str, Any]:
     """Return name -> device over all platforms, JAX's default first."""
@@ -112,7 +110,7 @@ class JAXBackend(Backend):
     @staticmethod
     def isolate(x: Array) -> Array:
         # XLA merges and re-orders across its own barriers, but not across a maximum that it cannot decide.
-        return jax.numpy.maximum(x, LOWEST)
+        return jax.numpy.maximum(x, jax.numpy.finfo(x.dtype).min)
 
     def synchronize(self) -> None:
         jax.block_until_ready(jax.live_arrays())  # JAX has no wait for all that a device was asked to do

@@ -7,6 +7,7 @@ import platform
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csc_array
 from threadpoolctl import threadpool_info
 
 import mlp_xp_numpy_namespace as xp
@@ -38,6 +39,12 @@ class NumPyBackend(Backend):
 
     def to_host(self, array: Array) -> np.ndarray[Any, Any]:
         return np.asarray(array)
+
+    def segment_sum(self, x: Array, segments: Array, weights: Array, n_segments: int) -> tuple[Array, Array]:
+        # A sparse product adds row by row, each to its sum, which stays in the cache.
+        n_rows = x.shape[0]
+        members = csc_array((weights, segments, np.arange(n_rows + 1)), shape=(n_segments, n_rows))
+        return members @ x, np.bincount(segments, weights, n_segments).astype(x.dtype)
 
     def describe(self) -> dict[str, Any]:
         blas = [

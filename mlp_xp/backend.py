@@ -115,6 +115,30 @@ class Backend(ABC):
         """
         return x
 
+    def segment_sum(self, x: Array, segments: Array, weights: Array, n_segments: int) -> tuple[Array, Array]:
+        """Return the weighted sums of the rows of every segment, and the sums of their weights.
+
+        A step may call it. It is a product with a table of weights and zeros, and a library that can add rows up
+        sooner does. As by `isolate`, sums are kept apart from what uses them.
+
+        Parameters
+        ----------
+        x : array of shape (n, d)
+        segments : array of int32, shape (n,)
+            Every row's segment, counted from 0.
+        weights : array of shape (n,)
+        n_segments : int
+
+        Returns
+        -------
+        sums : array of shape (n_segments, d)
+        totals : array of shape (n_segments,)
+        """
+        xp = self.xp
+        numbers = xp.arange(n_segments, dtype=segments.dtype, device=self.device)
+        members = xp.astype(xp.expand_dims(numbers, axis=-1) == segments, x.dtype) * weights
+        return self.isolate(xp.matmul(members, x)), xp.sum(members, axis=-1)
+
     def synchronize(self) -> None:  # noqa: B027 - a library that computes at once has nothing to wait for
         """Wait until the device has done all that was asked of it."""
 

@@ -169,7 +169,9 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
         table = self._tabulate(X, weights, offset, None, backend)
         if self.arithmetic == "exact":
             warn_of_erased(X, xp.reshape(table.features, (-1, X.shape[1])), backend)
-        tol = float(self.tol) * float(xp.mean(xp.var(X, axis=0)))
+        # Of rows less their mean, norms are squares of deviations: there is no need for a second look at X.
+        variance = np.mean(table.on_host(table.norms)) / X.shape[1] if is_centred else float(xp.mean(xp.var(X, axis=0)))
+        tol = float(self.tol * variance)
         best = iterate(table, self._begin(X, table, random_state), self.max_iter, tol, self._say)
         for _ in range(1, n_runs):
             found = iterate(table, self._begin(X, table, random_state), self.max_iter, tol, self._say)

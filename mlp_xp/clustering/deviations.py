@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.arithmetic.bits import activation_bits
-from mlp_xp.array_types import Array, PyTree
+from mlp_xp.array_types import Array, Namespace, PyTree
 from mlp_xp.clustering.fitting import distances_of, no_sums, weigh
-from mlp_xp.clustering.lloyd import AddUpStep, add_up
+from mlp_xp.clustering.lloyd import AddUpStep, SegmentSum
 from mlp_xp.clustering.table import Table
 
 
@@ -51,7 +50,7 @@ def decompose(table: Table, labels: Array, n_clusters: int) -> Deviations:
     """
     backend = table.backend
     sums, _ = table.scan(
-        AddUpStep(table.arithmetic), no_sums(table, n_clusters), table.weights, table.in_blocks(labels)
+        AddUpStep(backend.segment_sum), no_sums(table, n_clusters), table.weights, table.in_blocks(labels)
     )
     features, weights = (backend.to_host(x).astype(np.float64) for x in (sums.features, sums.weights))
     mean = features.sum(axis=0) / table.n_rows
@@ -72,12 +71,15 @@ class WholeSumsStep:
     ----------
     per_unit : float
         One divided by that power.
-    arithmetic : Arithmetic
-        Exact arithmetic.
+    xp : module
+        The arrays' namespace.
+    segment_sum : callable
+        `mlp_xp.backend.Backend.segment_sum`.
     """
 
     per_unit: float
-    arithmetic: Arithmetic
+    xp: Namespace
+    segment_sum: SegmentSum
 
     def __call__(
         self, carry: tuple[Array, Array], x: tuple[Array, ...], _: PyTree
@@ -86,11 +88,11 @@ class WholeSumsStep:
 
         Carried are, as int64, every cluster's sums of features, (k, d), and its number of rows, (k,).
         """
-        xp = self.arithmetic.xp
+        xp = self.xp
         features, weights, labels = x
         totals, counts = carry
         # Of one block they are exact; of all blocks they would not be, for ever.
-        sums, members = add_up(features * self.per_unit, labels, weights, counts.shape[0], self.arithmetic)
+        sums, members = self.segment_sum(features * self.per_unit, labels, weights, counts.shape[0])
         whole = xp.astype(features * self.per_unit, xp.int64)
         carry = totals + xp.astype(sums, xp.int64), counts + xp.astype(members, xp.int64)
         return carry, (xp.sum(whole * whole, axis=-1),)
@@ -103,7 +105,7 @@ def decompose_exactly(table: Table, labels: Array, n_clusters: int) -> Deviation
     # All features are multiples of it: they were rounded, perhaps together with a larger one, and perhaps upwards.
     unit = 2.0 ** (math.frexp(float(xp.max(xp.abs(table.features))))[1] - activation_bits(shape[1]) - 2)
     zero = tuple(xp.zeros(part, dtype=xp.int64, device=backend.device) for part in (shape, shape[:1]))
-    step = WholeSumsStep(1.0 / unit, table.arithmetic)
+    step = WholeSumsStep(1.0 / unit, xp, backend.segment_sum)
     (totals, counts), (squares,) = table.scan(step, zero, table.weights, table.in_blocks(labels))
     high, low = np.divmod(backend.to_host(squares), 2**31)  # whose sums int64 holds
     square = int(high.sum()) * 2**31 + int(low.sum())

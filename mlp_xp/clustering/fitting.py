@@ -57,7 +57,7 @@ def iterate(table: Table, centers: Array, max_iter: int, tol: float, say: Callab
     """
     backend, arithmetic = table.backend, table.arithmetic
     xp = backend.xp
-    step = AssignStep(table.metric, arithmetic)
+    step = AssignStep(table.metric, arithmetic, backend.segment_sum)
     update = _Update(table, centers.shape[0])
     curve: list[float] = []
     before, stays = None, False
@@ -110,7 +110,7 @@ class _Update:
         if is_empty.any():
             labels = self._fill(np.flatnonzero(is_empty), centers, labels)
             columns = self._table.weights, self._table.in_blocks(labels)
-            sums, _ = self._table.scan(AddUpStep(arithmetic), self.zero, *columns)
+            sums, _ = self._table.scan(AddUpStep(self._table.backend.segment_sum), self.zero, *columns)
         weights = xp.expand_dims(sums.weights, axis=-1)
         is_there = weights > 0.0
         if self._medians is not None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.array_types import Array, PyTree
 from mlp_xp.clustering.distances import Metric
+
+SegmentSum: TypeAlias = Callable[[Array, Array, Array, int], tuple[Array, Array]]
 
 
 class Sums(NamedTuple):
@@ -38,8 +40,8 @@ def find_nearest(
     """Return every row's cluster, int32 of shape (n,), and its distance, shape (n,), from that one's centre."""
     xp = arithmetic.xp
     differences = metric.differences(features, centers, arithmetic)
-    labels = xp.astype(xp.argmin(differences, axis=-1), xp.int32)
-    distances = xp.min(differences, axis=-1) + norms
+    labels = xp.astype(xp.argmin(differences, axis=0), xp.int32)
+    distances = xp.min(differences, axis=0) + norms
     return labels, xp.maximum(distances, xp.zeros_like(distances))  # of a difference, rounding may leave less
 
 
@@ -48,8 +50,8 @@ def find_distances(
 ) -> tuple[Array]:
     """Return every row's distances from all centres, shape (n, k)."""
     xp = arithmetic.xp
-    distances = metric.differences(features, centers, arithmetic) + xp.expand_dims(norms, axis=-1)
-    return (xp.maximum(distances, xp.zeros_like(distances)),)
+    distances = metric.differences(features, centers, arithmetic) + norms
+    return (xp.matrix_transpose(xp.maximum(distances, xp.zeros_like(distances))),)
 
 
 def find_lengths(
@@ -59,30 +61,28 @@ def find_lengths(
     return (metric.lengths(features - arithmetic.xp.take(centers, labels, axis=0), arithmetic),)
 
 
-def add_up(
-    features: Array, labels: Array, weights: Array, n_clusters: int, arithmetic: Arithmetic
-) -> tuple[Array, Array]:
-    """Return the weighted sums of the rows, shape (k, d), and of the weights, (k,), of each cluster."""
-    xp = arithmetic.xp
-    numbers = xp.arange(n_clusters, dtype=labels.dtype, device=arithmetic.device)
-    members = xp.astype(xp.expand_dims(labels, axis=-1) == numbers, features.dtype)
-    members *= xp.expand_dims(weights, axis=-1)
-    return arithmetic.matmul(xp.matrix_transpose(members), features), xp.sum(members, axis=0)
-
-
 @dataclass(frozen=True)
 class AssignStep:
-    """Both steps at once: assign a block's rows to centres, and add up what the next centres are made of."""
+    """Both steps at once: assign a block's rows to centres, and add up what the next centres are made of.
+
+    Attributes
+    ----------
+    metric : Metric
+    arithmetic : Arithmetic
+    segment_sum : callable
+        `mlp_xp.backend.Backend.segment_sum`.
+    """
 
     metric: Metric
     arithmetic: Arithmetic
+    segment_sum: SegmentSum
 
     def __call__(self, carry: Sums, x: tuple[Array, ...], constants: Array) -> tuple[Sums, tuple[Array, ...]]:
         """Take features (n, d), norms (n,) and weights (n,) of a block; ``constants`` are the centres; y the labels."""
         features, norms, weights = x
         labels, distances = find_nearest(features, norms, constants, self.metric, self.arithmetic)
         objective = self.arithmetic.sum(self.arithmetic.multiply(distances, weights), axis=-1)
-        new = *add_up(features, labels, weights, constants.shape[0], self.arithmetic), objective
+        new = *self.segment_sum(features, labels, weights, constants.shape[0]), objective
         return Sums(*(old + part for old, part in zip(carry, new, strict=True))), (labels,)
 
 
@@ -90,12 +90,12 @@ class AssignStep:
 class AddUpStep:
     """The second step alone, of rows whose clusters are given."""
 
-    arithmetic: Arithmetic
+    segment_sum: SegmentSum
 
     def __call__(self, carry: Sums, x: tuple[Array, ...], _: PyTree) -> tuple[Sums, tuple[Array, ...]]:
         """Take features, weights and labels of a block."""
         features, weights, labels = x
-        totals, counts = add_up(features, labels, weights, carry.weights.shape[0], self.arithmetic)
+        totals, counts = self.segment_sum(features, labels, weights, carry.weights.shape[0])
         return Sums(carry.features + totals, carry.weights + counts, carry.objective), ()
 
 
