@@ -18,8 +18,8 @@ from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.clustering.deviations import Deviations, decompose, decompose_exactly
 from mlp_xp.clustering.distances import METRICS
-from mlp_xp.clustering.fitting import Clustering, distances_of, iterate, weigh
-from mlp_xp.clustering.lloyd import RowsStep, find_distances, find_nearest
+from mlp_xp.clustering.fitting import Clustering, distances_of, find_labels, iterate, weigh
+from mlp_xp.clustering.lloyd import RowsStep, find_distances
 from mlp_xp.clustering.seeding import choose_any, choose_far_apart
 from mlp_xp.clustering.table import Table, make_table
 from mlp_xp.estimators.inputs import narrow, require_same_place, take_features, take_weights, to_host, warn_of_erased
@@ -197,18 +197,19 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
     def predict(self, X: Any) -> Array:
         """Return the number of the nearest centre of every row, int32 of shape (n_samples,)."""
         table, centers = self._table_of(X, None, "predict")
-        return _label(table, centers)
+        return find_labels(table, centers)
 
     def transform(self, X: Any) -> Array:
         """Return the distances of every row from all centres, shape (n_samples, n_clusters); of "l2" not squared."""
         table, centers = self._table_of(X, None, "transform")
-        _, (distances,) = table.scan(RowsStep(find_distances, table.metric, table.arithmetic), centers, table.norms)
+        step = RowsStep(find_distances, table.metric, table.arithmetic)
+        _, (distances,) = table.map_reduce(step, (), table.norms, constants=centers)
         return table.arithmetic.sqrt(distances) if table.metric.has_means else distances
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: ARG002 - as above
         """Return the objective of rows, negated: the larger, the better."""
         table, centers = self._table_of(X, sample_weight, "score")
-        return -weigh(distances_of(table, centers, _label(table, centers)), table)
+        return -weigh(distances_of(table, centers, find_labels(table, centers)), table)
 
     def deviations(self, X: Any) -> Deviations:
         """Return the mean squared distance of rows from their mean, and its parts within and between the clusters.
@@ -219,7 +220,7 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
             total = within + between, to rounding. In exact arithmetic they are fractions, and equal.
         """
         table, centers = self._table_of(X, None, "deviations")
-        labels = _label(table, centers)
+        labels = find_labels(table, centers)
         table = replace(table, metric=METRICS["l2"])
         if self.arithmetic == "exact":
             return decompose_exactly(table, labels, self.n_clusters)
@@ -296,12 +297,6 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
         require_same_place(self, backend, self.cluster_centers_, method)
         table = self._tabulate(X, take_weights(sample_weight, X), self._offset, self._largest, backend)
         return table, self.cluster_centers_ - self._offset
-
-
-def _label(table: Table, centers: Array) -> Array:
-    """Return the number of the nearest centre of every row, int32 of shape (n,)."""
-    _, (labels, _) = table.scan(RowsStep(find_nearest, table.metric, table.arithmetic), centers, table.norms)
-    return labels
 
 
 def _is_same(one: Clustering, other: Clustering, backend: Backend) -> bool:

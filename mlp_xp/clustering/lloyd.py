@@ -1,7 +1,7 @@
 """Lloyd's two steps on a block of rows: each row to its nearest centre, each centre to the middle of its rows.
 
 Lloyd, "Least squares quantization in PCM", IEEE Transactions on Information Theory 28, 1982. Steps are for
-`mlp_xp.backend.Backend.scan`: blocks come one after another, so that no table of rows × clusters is ever whole.
+`mlp_xp.backend.Backend.map_reduce`: blocks come a few at a time, so that no table of rows × clusters is ever whole.
 """
 
 from __future__ import annotations
@@ -40,8 +40,11 @@ def find_nearest(
     """Return every row's cluster, int32 of shape (n,), and its distance, shape (n,), from that one's centre."""
     xp = arithmetic.xp
     differences = metric.differences(features, centers, arithmetic)
-    labels = xp.astype(xp.argmin(differences, axis=0), xp.int32)
-    distances = xp.min(differences, axis=0) + norms
+    least = xp.min(differences, axis=0)
+    # The first that is the least, as argmin finds it, which compilers make a slow loop of.
+    numbers = xp.arange(centers.shape[0], dtype=xp.int32, device=arithmetic.device)
+    labels = xp.min(xp.where(differences == least, xp.expand_dims(numbers, axis=-1), numbers[-1]), axis=0)
+    distances = least + norms
     return labels, xp.maximum(distances, xp.zeros_like(distances))  # of a difference, rounding may leave less
 
 
@@ -77,13 +80,12 @@ class AssignStep:
     arithmetic: Arithmetic
     segment_sum: SegmentSum
 
-    def __call__(self, carry: Sums, x: tuple[Array, ...], constants: Array) -> tuple[Sums, tuple[Array, ...]]:
+    def __call__(self, x: tuple[Array, ...], constants: Array) -> tuple[Sums, tuple[Array, ...]]:
         """Take features (n, d), norms (n,) and weights (n,) of a block; ``constants`` are the centres; y the labels."""
         features, norms, weights = x
         labels, distances = find_nearest(features, norms, constants, self.metric, self.arithmetic)
         objective = self.arithmetic.sum(self.arithmetic.multiply(distances, weights), axis=-1)
-        new = *self.segment_sum(features, labels, weights, constants.shape[0]), objective
-        return Sums(*(old + part for old, part in zip(carry, new, strict=True))), (labels,)
+        return Sums(*self.segment_sum(features, labels, weights, constants.shape[0]), objective), (labels,)
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,12 @@ class AddUpStep:
     """The second step alone, of rows whose clusters are given."""
 
     segment_sum: SegmentSum
+    n_clusters: int
 
-    def __call__(self, carry: Sums, x: tuple[Array, ...], _: PyTree) -> tuple[Sums, tuple[Array, ...]]:
+    def __call__(self, x: tuple[Array, ...], _: PyTree) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
         """Take features, weights and labels of a block."""
         features, weights, labels = x
-        totals, counts = self.segment_sum(features, labels, weights, carry.weights.shape[0])
-        return Sums(carry.features + totals, carry.weights + counts, carry.objective), ()
+        return self.segment_sum(features, labels, weights, self.n_clusters), ()
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,6 @@ class RowsStep:
     metric: Metric
     arithmetic: Arithmetic
 
-    def __call__(self, carry: Array, x: tuple[Array, ...], _: PyTree) -> tuple[Array, tuple[Array, ...]]:
-        """Take what the function takes of a block; the centres are carried, and y is what it returns."""
-        return carry, self.function(*x, carry, self.metric, self.arithmetic)
+    def __call__(self, x: tuple[Array, ...], constants: Array) -> tuple[tuple[()], tuple[Array, ...]]:
+        """Take what the function takes of a block; constants are the centres, and y is what it returns."""
+        return (), self.function(*x, constants, self.metric, self.arithmetic)

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.array_types import Array, PyTree
-from mlp_xp.backend import Backend, Step
+from mlp_xp.backend import Backend, MapStep
 from mlp_xp.clustering.distances import Metric
 
 if TYPE_CHECKING:
@@ -49,11 +49,14 @@ class Table:
     backend: Backend
     arithmetic: Arithmetic
 
-    def scan(self, step: Step, carry: PyTree, *columns: Array, constants: PyTree = ()) -> tuple[PyTree, Any]:
-        """Return what a step comes to, block by block, and what it says of all rows: arrays of shape (n_rows, ...)."""
+    def map_reduce(self, step: MapStep, zero: PyTree, *columns: Array, constants: PyTree = ()) -> tuple[PyTree, Any]:
+        """Return the sums of what a step makes of blocks, and what it says of all rows: arrays of shape (n_rows, ...).
+
+        Parameters are as of `mlp_xp.backend.Backend.map_reduce`, whose xs are the features and some columns.
+        """
         xp = self.backend.xp
-        carry, ys = self.backend.scan(step, carry, (self.features, *columns), constants)
-        return carry, tuple(xp.reshape(y, (-1, *y.shape[2:]))[: self.n_rows, ...] for y in ys)
+        sums, ys = self.backend.map_reduce(step, zero, (self.features, *columns), constants)
+        return sums, tuple(xp.reshape(y, (-1, *y.shape[2:]))[: self.n_rows, ...] for y in ys)
 
     def in_blocks(self, values: Array) -> Array:
         """Return numbers of the rows, shape (n_rows,), in the shape of ``weights``; of those that fill up, 0."""
