@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csc_array
 from threadpoolctl import ThreadpoolController, threadpool_info
 
 import mlp_xp_numpy_namespace as xp
@@ -47,11 +46,11 @@ class NumPyBackend(Backend):
         return np.asarray(array)
 
     def segment_sum(self, x: Array, segments: Array, weights: Array, n_segments: int) -> tuple[Array, Array]:
+        from scipy.sparse import csc_array  # here alone: its import takes longer than NumPy's
+
         # A sparse product adds row by row, each to its sum, which stays in the cache.
-        n_rows = x.shape[0]
-        members = csc_array(
-            (weights, segments, np.arange(n_rows + 1, dtype=segments.dtype)), shape=(n_segments, n_rows)
-        )
+        starts = np.arange(len(x) + 1, dtype=segments.dtype)  # of columns, each with one number
+        members = csc_array((weights, segments, starts), shape=(n_segments, len(x)))
         return members @ x, np.bincount(segments, weights, n_segments).astype(x.dtype)
 
     def describe(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from mlp_xp.clustering.lloyd import RowsStep, find_distances
 from mlp_xp.clustering.seeding import choose_any, choose_far_apart
 from mlp_xp.clustering.table import Table, make_table
 from mlp_xp.estimators.inputs import narrow, require_same_place, take_features, take_weights, to_host, warn_of_erased
+from mlp_xp.estimators.state import unchanged_if_refused
 from mlp_xp.estimators.user_warnings import warn
 from mlp_xp.exactness import open_arithmetic
 
@@ -155,37 +156,9 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
         self
         """
         self._validate_params()
-        X, backend = take_features(self, X, reset=True)
-        if X.shape[0] < self.n_clusters:
-            raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
-        weights = take_weights(sample_weight, X)
-        random_state = check_random_state(self.random_state)
-        n_runs = self._n_runs()
-        xp = backend.xp
-        # Differences of small numbers are more precise; exact arithmetic takes X as it is.
-        is_centred = METRICS[self.metric].has_means and self.arithmetic == "native"
-        dtype = "float64" if self.arithmetic == "exact" or X.dtype == xp.float64 else "float32"
-        offset = xp.mean(X, axis=0) if is_centred else backend.asarray(np.zeros(X.shape[1]), dtype)
-        table = self._tabulate(X, weights, offset, None, backend)
-        if self.arithmetic == "exact":
-            warn_of_erased(X, xp.reshape(table.features, (-1, X.shape[1])), backend)
-        # Of rows less their mean, norms are squares of deviations: there is no need for a second look at X.
-        variance = np.mean(table.on_host(table.norms)) / X.shape[1] if is_centred else float(xp.mean(xp.var(X, axis=0)))
-        tol = float(self.tol * variance)
-        best = iterate(table, self._begin(X, table, random_state), self.max_iter, tol, self._say)
-        for _ in range(1, n_runs):
-            found = iterate(table, self._begin(X, table, random_state), self.max_iter, tol, self._say)
-            if found.objective < best.objective and not _is_same(found, best, backend):
-                best = found
-        self.cluster_centers_ = best.centers + table.offset
-        self.labels_ = best.labels
-        self.inertia_ = best.objective
-        self.objective_curve_ = best.objective_curve
-        self.n_iter_ = best.n_iter
-        self._offset = offset
-        self._largest = float(xp.max(xp.abs(X))) if self.arithmetic == "exact" else None
-        self._n_features_out = self.n_clusters
-        n_found = len(np.unique(backend.to_host(best.labels)))
+        with unchanged_if_refused(self):
+            self._fit(X, sample_weight)
+        n_found = len(np.unique(to_host(self.labels_)))
         if n_found < self.n_clusters:
             warn(
                 f"Number of distinct clusters ({n_found}) found smaller than n_clusters ({self.n_clusters}). Possibly "
@@ -231,6 +204,38 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
         tags.array_api_support = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+    def _fit(self, X: Any, sample_weight: Any) -> None:
+        X, backend = take_features(self, X, reset=True)
+        if X.shape[0] < self.n_clusters:
+            raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
+        weights = take_weights(sample_weight, X)
+        random_state = check_random_state(self.random_state)
+        n_runs = self._n_runs()
+        xp = backend.xp
+        # Differences of small numbers are more precise; exact arithmetic takes X as it is.
+        is_centred = METRICS[self.metric].has_means and self.arithmetic == "native"
+        dtype = "float64" if self.arithmetic == "exact" or X.dtype == xp.float64 else "float32"
+        offset = xp.mean(X, axis=0) if is_centred else backend.asarray(np.zeros(X.shape[1]), dtype)
+        table = self._tabulate(X, weights, offset, None, backend)
+        if self.arithmetic == "exact":
+            warn_of_erased(X, xp.reshape(table.features, (-1, X.shape[1])), backend)
+        # Of rows less their mean, norms are squares of deviations: there is no need for a second look at X.
+        variance = np.mean(table.on_host(table.norms)) / X.shape[1] if is_centred else float(xp.mean(xp.var(X, axis=0)))
+        tol = float(self.tol * variance)
+        best = iterate(table, self._begin(X, table, random_state), self.max_iter, tol, self._say)
+        for _ in range(1, n_runs):
+            found = iterate(table, self._begin(X, table, random_state), self.max_iter, tol, self._say)
+            if found.objective < best.objective and not _is_same(found, best, backend):
+                best = found
+        self.cluster_centers_ = best.centers + table.offset
+        self.labels_ = best.labels
+        self.inertia_ = best.objective
+        self.objective_curve_ = best.objective_curve
+        self.n_iter_ = best.n_iter
+        self._offset = offset
+        self._largest = float(xp.max(xp.abs(X))) if self.arithmetic == "exact" else None
+        self._n_features_out = self.n_clusters
 
     def _say(self, text: str) -> None:
         if self.verbose:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
+
     from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
 
 HISTORY = (
@@ -70,7 +72,7 @@ def complete(estimator: BaseMultilayerPerceptron) -> None:
 
 
 @contextmanager
-def unchanged_if_refused(estimator: BaseMultilayerPerceptron) -> Iterator[None]:
+def unchanged_if_refused(estimator: BaseEstimator) -> Iterator[None]:
     """Put all attributes, and a generator that was given, back as they were if the ``with`` block raises.
 
     The block must replace lists, not change them.
