@@ -188,10 +188,10 @@ def test_segment_sums_are_weighted_and_of_every_segment(backend: Backend, n_segm
     there = [backend.asarray(array) for array in (x, segments, weights)]
 
     def step(x: Any, _: Any) -> Any:
-        return (), backend.segment_sum(*x, n_segments)
+        return (), backend.segment_sum(x[0], x[1], x[2], n_segments)
 
     _, (sums, totals) = backend.map_reduce(step, (), tuple(backend.asarray(a[None]) for a in (x, segments, weights)))
-    for found in (backend.segment_sum(*there, n_segments), (sums[0, ...], totals[0, ...])):
+    for found in (backend.segment_sum(there[0], there[1], there[2], n_segments), (sums[0, ...], totals[0, ...])):
         for array, shape in zip(found, ((n_segments, 3), (n_segments,)), strict=True):
             assert type(array) is type(there[0])
             assert array.dtype == there[0].dtype
