@@ -277,9 +277,12 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
                 f"The shape of the initial centers {host.shape} does not match the number of features of the data "
                 f"{n_features}."
             )
-        if not np.isfinite(host).all():
-            raise ValueError("init contains NaN or infinity: initial centers must be finite")
-        return table.round_centers(table.asarray(host) - table.offset)
+        xp = table.backend.xp
+        with np.errstate(over="ignore"):
+            centers = table.asarray(host)
+        if not bool(xp.all(xp.isfinite(centers))):
+            raise ValueError(f"init contains NaN, infinity or a value too large for {centers.dtype}")
+        return table.round_centers(centers - table.offset)
 
     def _tabulate(
         self, X: Array, weights: NDArray[np.float64] | None, offset: Array, largest: float | None, backend: Backend

@@ -7,8 +7,10 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
+import array_api_strict
 import numpy as np
 import pytest
+import scipy.sparse
 import sklearn.cluster
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +20,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils.estimator_checks import check_estimator
 
+from checks import jax_says
 from mlp_xp.backend import Backend
 from mlp_xp.cluster import KMeans
 from mlp_xp.clustering import table as table_module
@@ -254,6 +257,10 @@ def test_init_may_be_a_function(backend: Backend) -> None:
     assert host(given_.labels_, backend).tolist() == host(same.labels_, backend).tolist()
 
 
+def of_two(X: Any, n_clusters: int, **_: Any) -> Any:
+    return X[: n_clusters - 1, :]
+
+
 @pytest.mark.parametrize(
     ("settings", "X", "text"),
     [
@@ -263,17 +270,105 @@ def test_init_may_be_a_function(backend: Backend) -> None:
         ({"algorithm": "elkan"}, IRIS, "'algorithm' parameter"),
         ({"init": IRIS[:2]}, IRIS, r"initial centers \(2, 4\) does not match the number of clusters 3"),
         ({"init": IRIS[:3, :2]}, IRIS, r"initial centers \(3, 2\) does not match the number of features of the data 4"),
-        ({"init": IRIS[:3] * np.nan}, IRIS, "init contains NaN or infinity"),
+        ({"init": IRIS[:3] * np.nan}, IRIS, "init contains NaN, infinity"),
+        ({"init": IRIS[:3] * np.inf}, IRIS, "init contains NaN, infinity"),
+        ({"init": IRIS[0]}, IRIS, r"initial centers \(4,\) does not match the number of clusters 3"),
+        ({"init": of_two}, IRIS, r"initial centers \(2, 4\) does not match the number of clusters 3"),
+        ({"init": "best"}, IRIS, "'init' parameter"),
+        ({"arithmetic": "exact", "n_clusters": 151}, IRIS, "n_samples=150 should be >= n_clusters=151"),
+        ({}, np.where(IRIS[7] == IRIS, np.inf, IRIS), "Input X contains infinity"),
+        ({}, IRIS.astype(np.complex128), "Complex data not supported"),
+        ({}, IRIS[:, :0], "Found array with 0 feature"),
         ({}, IRIS * np.nan, "Input X contains NaN"),
         ({}, IRIS[:0], "Found array with 0 sample"),
         ({}, IRIS[0], "Expected 2D array, got 1D"),
     ],
 )
 def test_what_is_wrong_is_said(backend: Backend, settings: dict[str, Any], X: Any, text: str) -> None:
+    wrong = backend.asarray(X, None if np.iscomplexobj(X) else "float64")
     kmeans = KMeans(**{"n_clusters": 3, **settings})
+    for _ in range(2):  # before a fit, and after one
+        before = dict(kmeans.__dict__)
+        with pytest.raises(ValueError, match=text):
+            kmeans.fit(wrong)
+        assert kmeans.__dict__.keys() == before.keys()
+        assert all(kmeans.__dict__[name] is before[name] for name in before)
+        kmeans.set_params(**KMeans(3, random_state=0).get_params()).fit(backend.asarray(IRIS[:, :2], "float64"))
+        kmeans.set_params(**{"n_clusters": 3, **settings})
+
+
+@pytest.mark.parametrize(
+    ("weights", "text"),
+    [
+        (np.ones(149), r"sample_weight.shape == \(149,\), expected \(150,\)"),
+        (-np.ones(150), "Negative values in data passed to `sample_weight`"),
+        (np.full(150, np.nan), "Input sample_weight contains NaN"),
+        (np.zeros(150), "must contain at least one non-zero number"),
+    ],
+)
+def test_wrong_weights_are_refused(backend: Backend, weights: Any, text: str) -> None:
+    place = backend.asarray(IRIS, "float64")
+    kmeans = KMeans(3, random_state=0)
+    for given_ in (weights, backend.asarray(weights, "float64")):
+        with pytest.raises(ValueError, match=text):
+            kmeans.fit(place, sample_weight=given_)
+        assert not hasattr(kmeans, "n_features_in_")
+    kmeans.fit(place)
     with pytest.raises(ValueError, match=text):
-        kmeans.fit(backend.asarray(X, "float64"))
-    assert not hasattr(kmeans, "cluster_centers_")
+        kmeans.score(place, sample_weight=weights)
+
+
+def test_a_refused_fit_takes_nothing_from_a_random_state() -> None:
+    given_, same = np.random.RandomState(0), np.random.RandomState(0)
+    calls: list[int] = []
+
+    def refuses_later(X: Any, n_clusters: int, random_state: np.random.RandomState) -> Any:
+        calls.append(int(random_state.randint(100)))
+        return X[: n_clusters - (len(calls) > 1), :]
+
+    with pytest.raises(ValueError, match="does not match the number of clusters"):
+        KMeans(3, init=refuses_later, random_state=given_).fit(IRIS)
+    assert len(calls) == 2
+    assert given_.randint(2**31) == same.randint(2**31)
+
+
+def test_what_does_not_fit_into_the_fitted_type_is_refused(backend: Backend) -> None:
+    with pytest.raises(ValueError, match=r"init contains NaN, infinity or a value too large for .*float32"):
+        KMeans(3, init=IRIS[:3] * 1e300).fit(backend.asarray(IRIS, "float32"))
+    kmeans = KMeans(3, random_state=0).fit(backend.asarray(IRIS, "float32"))
+    with pytest.raises(ValueError, match=r"too large for .*float32, in which this KMeans was fitted"):
+        kmeans.predict(backend.asarray(IRIS * 1e300, "float64"))
+
+
+def test_sparse_tables_are_refused() -> None:
+    with pytest.raises(TypeError, match="Sparse data was passed for X, but dense data is required"):
+        KMeans(3).fit(scipy.sparse.csr_array(IRIS))
+
+
+def test_rows_on_another_device_are_refused_and_centres_and_weights_follow() -> None:
+    here, there = (
+        array_api_strict.asarray(IRIS, device=array_api_strict.Device(name)) for name in ("CPU_DEVICE", "device1")
+    )
+    kmeans = KMeans(3, init=there[50:53, :]).fit(here)
+    assert kmeans.labels_.device == here.device
+    assert kmeans.score(here, sample_weight=array_api_strict.ones(150, device=there.device)) == -kmeans.inertia_
+    for method in ("predict", "transform", "score", "deviations"):
+        with pytest.raises(ValueError, match=rf"KMeans.{method}\(\) must use the same namespace and the same device"):
+            getattr(kmeans, method)(there)
+
+
+def test_rows_on_another_device_of_jax_are_refused() -> None:
+    pytest.importorskip("jax", reason="JAX is not installed")
+    said = jax_says(
+        "from mlp_xp.cluster import KMeans\n"
+        "one, other = (jax.device_put(np.eye(4, dtype='float32'), device) for device in jax.devices())\n"
+        "kmeans = KMeans(2, random_state=0).fit(one)\n"
+        "try: kmeans.predict(other)\n"
+        "except ValueError as error: print(error)\n"
+        "print(kmeans.fit(other).labels_.devices() == {jax.devices()[1]})\n"
+    )
+    assert "that was jax on cpu, and now it is jax on cpu:1" in said
+    assert said.endswith("True\n")
 
 
 def test_other_features_other_places_and_nothing_fitted(backend: Backend) -> None:
