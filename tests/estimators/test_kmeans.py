@@ -98,6 +98,16 @@ def test_float32_stays(backend: Backend) -> None:
     assert kmeans.inertia_ == pytest.approx(78.8557, rel=1e-4)
 
 
+def test_no_distance_is_less_than_nothing(backend: Backend) -> None:
+    for seed in range(20):
+        X = np.random.default_rng(seed).normal(size=(2, 50))
+        place = backend.asarray(X, "float32")
+        kmeans = KMeans(2, init=X).fit(place)  # whose rows are their own centres
+        assert kmeans.objective_curve_[0] >= 0.0
+        distances = host(kmeans.transform(place), backend)
+        assert (distances.diagonal() < 1e-2).all()  # and so none of them is NaN
+
+
 @pytest.mark.parametrize("metric", ["l2", "l1"])
 @pytest.mark.parametrize("arithmetic", ["native", "exact"])
 def test_neither_step_ever_raises_the_objective(backend: Backend, metric: str, arithmetic: str) -> None:
@@ -116,6 +126,25 @@ def test_neither_step_ever_raises_the_objective(backend: Backend, metric: str, a
         last = objective(X, centers, labels, metric)
         assert last <= assigned * (1 + 1e-6 if arithmetic == "exact" else 1 + 1e-12)
     assert all(after <= before * (1 + 1e-9) for before, after in pairwise(curve))
+
+
+@pytest.mark.parametrize("metric", ["l2", "l1"])
+@pytest.mark.parametrize("arithmetic", ["native", "exact"])
+def test_it_ends_where_the_centres_hardly_move(backend: Backend, metric: str, arithmetic: str) -> None:
+    X = load_digits().data[:300]
+    place = backend.asarray(X, "float64")
+    settings: dict[str, Any] = {"init": X[:8], "metric": metric, "arithmetic": arithmetic}
+    fits = [KMeans(8, **settings, tol=0, max_iter=n).fit(place) for n in range(1, 6)]
+    centers = [X[:8], *(host(fit.cluster_centers_, backend) for fit in fits)]
+    moves = [((after - before) ** 2).sum() for before, after in pairwise(centers)]
+    assert moves[2] < moves[1]
+    for limit in (1.01 * moves[1], 0.99 * moves[1], 0.99 * min(moves)):
+        n_iter = next((i for i, move in enumerate(moves, 1) if move <= limit), 5)
+        kmeans = KMeans(8, **settings, tol=limit / X.var(axis=0).mean(), max_iter=5).fit(place)
+        assert kmeans.n_iter_ == n_iter == len(kmeans.objective_curve_)
+        # The last iteration moves the centres, and labels and inertia are of where they are then.
+        assert host(kmeans.labels_, backend).tolist() == host(fits[n_iter - 1].predict(place), backend).tolist()
+        assert kmeans.score(place) == -kmeans.inertia_
 
 
 def test_it_stops_and_does_not_grow_with_k_from_nested_starts(backend: Backend) -> None:
@@ -167,6 +196,7 @@ def test_weights_are_repetitions(backend: Backend, metric: str) -> None:
         host(weighted.cluster_centers_, backend), host(repeated.cluster_centers_, backend), rtol=1e-12
     )
     assert weighted.inertia_ == pytest.approx(repeated.inertia_, rel=1e-12)
+    assert weighted.objective_curve_ == pytest.approx(repeated.objective_curve_, rel=1e-12)
     assert weighted.score(place, sample_weight=counts) == pytest.approx(-repeated.inertia_, rel=1e-12)
 
 
@@ -195,6 +225,13 @@ def test_empty_clusters_get_the_rows_that_are_worst_off(backend: Backend, metric
         assert np.sort(host(ours.cluster_centers_, backend)[:, 0]).tolist() == pytest.approx(
             np.sort(theirs.cluster_centers_[:, 0]).tolist()
         )
+
+
+@pytest.mark.parametrize("metric", ["l2", "l1"])
+def test_a_centre_whose_rows_weigh_nothing_stays(backend: Backend, metric: str) -> None:
+    place = backend.asarray(np.asarray([[0.0], [1.0], [100.0]]))
+    kmeans = KMeans(2, init=[[0.0], [1000.0]], metric=metric, max_iter=1).fit(place, sample_weight=[1.0, 1.0, 0.0])
+    np.testing.assert_allclose(host(kmeans.cluster_centers_, backend), [[0.5], [1000.0]], rtol=8 * EPS)
 
 
 @pytest.mark.parametrize("metric", ["l2", "l1"])
