@@ -15,12 +15,12 @@ import sklearn.cluster
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_blobs
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils.estimator_checks import check_estimator
 
-from checks import jax_says
+from checks import as_integers, jax_says
+from mlp_xp.arithmetic.bits import weight_bits
 from mlp_xp.backend import Backend
 from mlp_xp.cluster import KMeans
 from mlp_xp.clustering import table as table_module
@@ -88,6 +88,27 @@ def test_of_ten_seeds_the_inertia_is_scikit_learns(name: str, init: Any) -> None
     theirs, ours = np.mean(pairs, axis=0)
     assert ours == pytest.approx(theirs, rel=0.01)
     assert sum(a == pytest.approx(b, rel=1e-9) for a, b in pairs) >= 9, "the same rows are drawn"
+
+
+@pytest.mark.parametrize("init", ["k-means++", "random"])
+def test_rows_to_begin_at_are_drawn_with_their_weights(init: Any) -> None:
+    weights = np.random.default_rng(0).integers(0, 9, 150) ** 2.0
+    for seed in range(10):
+        settings: dict[str, Any] = {"init": init, "n_init": 1, "max_iter": 1, "random_state": seed}
+        theirs, ours = (
+            kind(6, **settings).fit(IRIS, sample_weight=weights) for kind in (sklearn.cluster.KMeans, KMeans)
+        )
+        np.testing.assert_allclose(ours.cluster_centers_, theirs.cluster_centers_, rtol=150 * EPS)
+
+
+def test_the_last_row_is_drawn_where_rounding_leaves_none() -> None:
+    class Highest(np.random.RandomState):
+        def uniform(self, *_: Any, size: Any = None) -> Any:
+            return np.full(size, np.nextafter(1.0, 0.0))
+
+    for seed in range(20):  # in some of which a draw is above the sum of all distances
+        X = np.random.default_rng(seed).normal(size=(50, 3))
+        assert KMeans(5, random_state=Highest(0), max_iter=1).fit(X).inertia_ < np.inf
 
 
 def test_float32_stays(backend: Backend) -> None:
@@ -230,7 +251,9 @@ def test_empty_clusters_get_the_rows_that_are_worst_off(backend: Backend, metric
 @pytest.mark.parametrize("metric", ["l2", "l1"])
 def test_a_centre_whose_rows_weigh_nothing_stays(backend: Backend, metric: str) -> None:
     place = backend.asarray(np.asarray([[0.0], [1.0], [100.0]]))
-    kmeans = KMeans(2, init=[[0.0], [1000.0]], metric=metric, max_iter=1).fit(place, sample_weight=[1.0, 1.0, 0.0])
+    kmeans = KMeans(2, init=[[0.0], [1000.0]], metric=metric, max_iter=1)
+    with pytest.warns(ConvergenceWarning, match=r"distinct clusters \(1\)"):
+        kmeans.fit(place, sample_weight=[1.0, 1.0, 0.0])
     np.testing.assert_allclose(host(kmeans.cluster_centers_, backend), [[0.5], [1000.0]], rtol=8 * EPS)
 
 
@@ -251,30 +274,84 @@ def test_exact_arithmetic_has_the_same_bits_everywhere(backend: Backend, name: s
 
 
 @pytest.mark.parametrize("metric", ["l2", "l1"])
-def test_deviations_are_those_within_and_those_between(backend: Backend, metric: str) -> None:
+def test_exact_bits_are_not_a_matter_of_how_many_rows_a_library_likes_at_once(
+    monkeypatch: pytest.MonkeyPatch, backend: Backend, metric: str
+) -> None:
+    X, weights = np.random.default_rng(0).normal(size=(1500, 3)), np.arange(1500) / 7.0
+    settings: dict[str, Any] = {"init": X[:3], "metric": metric, "arithmetic": "exact", "max_iter": 4}
+    reference = KMeans(3, **settings).fit(X, sample_weight=weights)
+    monkeypatch.setattr(type(backend), "rows_at_once", 41)
+    ours = KMeans(3, **settings).fit(backend.asarray(X, "float64"), sample_weight=weights)
+    assert (host(ours.cluster_centers_, backend) + 0.0).tobytes() == (reference.cluster_centers_ + 0.0).tobytes()
+    assert (ours.inertia_, ours.objective_curve_) == (reference.inertia_, reference.objective_curve_)
+
+
+@pytest.mark.parametrize("metric", ["l2", "l1"])
+def test_exact_rows_are_rounded_as_those_that_were_fitted(backend: Backend, metric: str) -> None:
+    X = np.random.default_rng(0).normal(size=(60, 3)) * np.where(np.arange(60) < 20, 1e-3, 1.0)[:, None]
+    place = backend.asarray(X, "float64")
+    kmeans = KMeans(3, init=X[[0, 30, 40]], metric=metric, arithmetic="exact").fit(place)
+    some, all_ = (host(kmeans.transform(rows), backend) for rows in (place[:20, :], place))
+    assert some.tobytes() == np.ascontiguousarray(all_[:20]).tobytes()
+
+
+@pytest.mark.parametrize("metric", ["l2", "l1"])
+def test_exact_arithmetic_rounds_rows_weights_and_centres(metric: str) -> None:
+    X, weights = load_digits().data[:200], np.arange(200) % 5 + 1.0
+    noise = np.random.default_rng(0).uniform(-(2.0**-40), 2.0**-40, X.shape) * (X.std(axis=0) > 0.0)
+    settings: dict[str, Any] = {"init": X[:7], "metric": metric, "arithmetic": "exact", "max_iter": 6}
+    plain, noisy = (
+        KMeans(7, **settings).fit(X + part, sample_weight=weights + part.max(axis=1))
+        for part in (np.zeros_like(X), noise)
+    )
+    assert noisy.cluster_centers_.tobytes() == plain.cluster_centers_.tobytes()
+    assert noisy.objective_curve_ == plain.objective_curve_
+    assert as_integers(plain.cluster_centers_) <= 2 ** weight_bits(X.shape[1], 7)
+
+
+@pytest.mark.parametrize(("arithmetic", "tolerance"), [("native", 1e-12), ("exact", 1e-6)])
+@pytest.mark.parametrize("metric", ["l2", "l1"])
+def test_deviations_are_those_within_and_those_between(
+    backend: Backend, metric: str, arithmetic: str, tolerance: float
+) -> None:
     place = backend.asarray(IRIS, "float64")
-    kmeans = KMeans(4, random_state=0, metric=metric).fit(place)
+    kmeans = KMeans(4, random_state=0, metric=metric, arithmetic=arithmetic).fit(place)
     total, within, between = kmeans.deviations(place)
     labels = host(kmeans.labels_, backend)
     means = np.stack([IRIS[labels == j].mean(axis=0) for j in range(4)])
-    assert total == pytest.approx(IRIS.var(axis=0).sum(), rel=1e-12)
-    assert within == pytest.approx(((IRIS - means[labels]) ** 2).sum() / 150, rel=1e-12)
-    assert total == pytest.approx(within + between, rel=8 * EPS)
-    exact = clone(kmeans).set_params(arithmetic="exact").fit(place).deviations(place)
-    assert all(type(part) is Fraction for part in exact)
-    assert exact.total == exact.within + exact.between
-    assert float(exact.total) == pytest.approx(total, rel=1e-6)
+    assert float(total) == pytest.approx(IRIS.var(axis=0).sum(), rel=tolerance)
+    assert float(within) == pytest.approx(((IRIS - means[labels]) ** 2).sum() / 150, rel=tolerance)
+    if arithmetic == "exact":
+        assert all(type(part) is Fraction for part in (total, within, between))
+        assert total == within + between
+    else:
+        assert total == pytest.approx(within + between, rel=8 * EPS)
+
+
+def test_exact_deviations_are_of_what_rounding_leaves(backend: Backend) -> None:
+    X = np.asarray([[1 - 2.0**-30], [2.0**-24], [0.5 + 3 * 2.0**-24]])  # the first becomes 1, the largest of 25 bits
+    rows = [Fraction(1), Fraction(1, 2**24), Fraction(1, 2) + Fraction(3, 2**24)]
+    kmeans = KMeans(3, init=X, arithmetic="exact").fit(backend.asarray(X))
+    total, within, _ = kmeans.deviations(backend.asarray(X))
+    assert total == sum((row - sum(rows) / 3) ** 2 for row in rows) / 3
+    assert within == 0
 
 
 @pytest.mark.parametrize("metric", ["l2", "l1"])
 def test_the_size_of_blocks_does_not_matter(monkeypatch: pytest.MonkeyPatch, backend: Backend, metric: str) -> None:
     place = backend.asarray(IRIS, "float64")
     whole = KMeans(3, random_state=0, metric=metric).fit(place)
-    monkeypatch.setattr(type(backend), "rows_at_once", 37)
-    monkeypatch.setattr(table_module, "MOST_DIFFERENCES", 37 * 12)
+    expected = host(whole.transform(place), backend), whole.deviations(place)
+    monkeypatch.setattr(type(backend), "rows_at_once", 41)  # blocks of 38, and two rows that fill up
+    monkeypatch.setattr(table_module, "MOST_DIFFERENCES", 41 * 12)
     parts = KMeans(3, random_state=0, metric=metric).fit(place)
     assert host(parts.labels_, backend).tolist() == host(whole.labels_, backend).tolist()
-    assert parts.inertia_ == pytest.approx(whole.inertia_, rel=1e-12)
+    for name in ("inertia_", "objective_curve_", "n_iter_"):
+        assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-12)
+    distances = host(parts.transform(place), backend)
+    np.testing.assert_allclose(distances, expected[0], rtol=1e-9, atol=1e-6)
+    assert distances.shape == (150, 3)
+    assert parts.deviations(place) == pytest.approx(expected[1], rel=1e-12)
 
 
 def test_the_best_of_several_runs_is_kept() -> None:
