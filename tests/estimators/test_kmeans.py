@@ -221,6 +221,22 @@ def test_weights_are_repetitions(backend: Backend, metric: str) -> None:
     assert weighted.score(place, sample_weight=counts) == pytest.approx(-repeated.inertia_, rel=1e-12)
 
 
+def test_rows_far_from_zero_keep_their_digits(backend: Backend) -> None:
+    X = 1e7 + IRIS
+    place = backend.asarray(X, "float64")
+    kmeans = KMeans(3, random_state=0).fit(place)
+    expected = np.sqrt(((X[:, None] - host(kmeans.cluster_centers_, backend)) ** 2).sum(axis=-1))
+    np.testing.assert_allclose(host(kmeans.transform(place), backend), expected, atol=1e7 * 16 * EPS)
+
+
+def test_l1_distances_are_sums_of_magnitudes(backend: Backend) -> None:
+    place = backend.asarray(IRIS, "float64")
+    kmeans = KMeans(3, random_state=0, metric="l1").fit(place)
+    expected = np.abs(IRIS[:, None] - host(kmeans.cluster_centers_, backend)).sum(axis=-1)
+    np.testing.assert_allclose(host(kmeans.transform(place), backend), expected, rtol=8 * EPS, atol=8 * EPS)
+    assert kmeans.inertia_ == -kmeans.score(place) == pytest.approx(expected.min(axis=1).sum(), rel=1e-12)
+
+
 def test_l1_centres_move_less_when_outliers_come(backend: Backend) -> None:
     X = make_blobs(200, 2, centers=[[0, 0], [20, 0]], random_state=0)[0]
     far = np.concatenate([X, [[0, 300.0], [20, 300.0]]])
@@ -352,6 +368,10 @@ def test_the_size_of_blocks_does_not_matter(monkeypatch: pytest.MonkeyPatch, bac
     np.testing.assert_allclose(distances, expected[0], rtol=1e-9, atol=1e-6)
     assert distances.shape == (150, 3)
     assert parts.deviations(place) == pytest.approx(expected[1], rel=1e-12)
+
+
+def test_what_comes_out_has_names() -> None:
+    assert KMeans(3, random_state=0).fit(IRIS).get_feature_names_out().tolist() == ["kmeans0", "kmeans1", "kmeans2"]
 
 
 def test_the_best_of_several_runs_is_kept() -> None:
