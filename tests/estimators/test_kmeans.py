@@ -24,6 +24,7 @@ from mlp_xp.arithmetic.bits import weight_bits
 from mlp_xp.backend import Backend
 from mlp_xp.cluster import KMeans
 from mlp_xp.clustering import table as table_module
+from mlp_xp.estimators.inputs import take_features
 
 SETS: dict[str, tuple[Callable[[], Any], int]] = {
     "iris": (lambda: load_iris().data, 3),
@@ -429,6 +430,12 @@ def test_what_is_wrong_is_said(backend: Backend, settings: dict[str, Any], X: An
         assert all(kmeans.__dict__[name] is before[name] for name in before)
         kmeans.set_params(**KMeans(3, random_state=0).get_params()).fit(backend.asarray(IRIS[:, :2], "float64"))
         kmeans.set_params(**{"n_clusters": 3, **settings})
+
+
+def test_finite_rows_are_taken_even_if_their_sum_is_not(backend: Backend) -> None:
+    place = backend.asarray(np.full((4, 2), 3e38), "float32")
+    taken, _ = take_features(KMeans(2), place, reset=True)
+    assert taken is place
 
 
 @pytest.mark.parametrize(
