@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import logging
 import platform
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_info
+from threadpoolctl import ThreadpoolController, threadpool_info
 
 import mlp_xp_numpy_namespace as xp
 from mlp_xp.array_types import Array, PyTree, leaves, rebuild, signature
-from mlp_xp.backend import Backend, Programs, Step, choose_device
+from mlp_xp.backend import Backend, MapStep, Programs, Step, choose_device
 from mlp_xp_numpy_program import Program
 
 FEWEST_STEPS = 16
 """Of a loop that is worth tracing at first sight: that takes as long as two to four steps."""
 MOST_PROGRAMS = 4
 """That are kept for later, each with its memory; the one that was used last stays longest."""
+
+_limiting = threading.Lock()
+"""Of the number of BLAS's threads, which is the whole process's."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +45,14 @@ class NumPyBackend(Backend):
     def to_host(self, array: Array) -> np.ndarray[Any, Any]:
         return np.asarray(array)
 
+    def segment_sum(self, x: Array, segments: Array, weights: Array, n_segments: int) -> tuple[Array, Array]:
+        from scipy.sparse import csc_array  # here alone: its import takes longer than NumPy's
+
+        # A sparse product adds row by row, each to its sum, which stays in the cache.
+        starts = np.arange(len(x) + 1, dtype=segments.dtype)  # of columns, each with one number
+        members = csc_array((weights, segments, starts), shape=(n_segments, len(x)))
+        return members @ x, np.bincount(segments, weights, n_segments).astype(x.dtype)
+
     def describe(self) -> dict[str, Any]:
         blas = [
             {key: info.get(key) for key in ("internal_api", "version", "architecture", "num_threads")}
@@ -46,6 +60,29 @@ class NumPyBackend(Backend):
             if info.get("user_api") == "blas"
         ]
         return {"numpy": np.__version__, "device": self.device, "machine": platform.machine(), "blas": blas}
+
+    def map_reduce(
+        self, step: MapStep, zero: PyTree, xs: tuple[Array, ...], constants: PyTree = ()
+    ) -> tuple[PyTree, tuple[Array, ...]]:
+        # Threads that take whole steps share out all of their operations, of which BLAS's only share out its own.
+        n_threads = max((info["num_threads"] for info in self._blas.info()), default=1)
+        if min(n_threads, xs[0].shape[0]) == 1:
+            return super().map_reduce(step, zero, xs, constants)
+
+        def run(i: int) -> tuple[PyTree, tuple[Array, ...]]:
+            with np.errstate(over="ignore", invalid="ignore"):
+                return step(tuple(x[i] for x in xs), constants)
+
+        ys = []
+        with _limiting, self._blas.limit(limits=1), ThreadPoolExecutor(n_threads) as pool:
+            for summands, y in pool.map(run, range(xs[0].shape[0])):
+                zero = rebuild(zero, map(np.add, leaves(zero), leaves(summands)))
+                ys.append(y)
+        return zero, tuple(map(np.stack, zip(*ys, strict=True)))
+
+    @cached_property
+    def _blas(self) -> ThreadpoolController:
+        return ThreadpoolController().select(user_api="blas")
 
     def scan(
         self, step: Step, carry: PyTree, xs: tuple[Array, ...], constants: PyTree = ()

@@ -10,16 +10,18 @@ Backends are found by name in the entry-point group ``mlp_xp.backends``. Listing
 from __future__ import annotations
 
 import difflib
+import operator
 import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
-from mlp_xp.array_types import Array, Namespace, PyTree
+from mlp_xp.array_types import Array, Namespace, PyTree, leaves, rebuild
 from mlp_xp.errors import BackendUnavailable, MLPXPError, UnknownBackend
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 GROUP = "mlp_xp.backends"
 
 Step: TypeAlias = Callable[[PyTree, tuple[Array, ...], PyTree], tuple[PyTree, tuple[Array, ...]]]
+MapStep: TypeAlias = Callable[[tuple[Array, ...], PyTree], tuple[PyTree, tuple[Array, ...]]]
 Program = TypeVar("Program")
 
 
@@ -115,6 +118,30 @@ class Backend(ABC):
         """
         return x
 
+    def segment_sum(self, x: Array, segments: Array, weights: Array, n_segments: int) -> tuple[Array, Array]:
+        """Return the weighted sums of the rows of every segment, and the sums of their weights.
+
+        A step may call it. It is a product with a table of weights and zeros, and a library that can add rows up
+        sooner does. As by `isolate`, sums are kept apart from what uses them.
+
+        Parameters
+        ----------
+        x : array of shape (n, d)
+        segments : array of int32, shape (n,)
+            Every row's segment, counted from 0.
+        weights : array of shape (n,)
+        n_segments : int
+
+        Returns
+        -------
+        sums : array of shape (n_segments, d)
+        totals : array of shape (n_segments,)
+        """
+        xp = self.xp
+        numbers = xp.arange(n_segments, dtype=segments.dtype, device=self.device)
+        members = xp.astype(xp.expand_dims(numbers, axis=-1) == segments, x.dtype) * weights
+        return self.isolate(xp.matmul(members, x)), xp.sum(members, axis=-1)
+
     def synchronize(self) -> None:  # noqa: B027 - a library that computes at once has nothing to wait for
         """Wait until the device has done all that was asked of it."""
 
@@ -146,6 +173,36 @@ class Backend(ABC):
             carry, y = step(carry, tuple(x[i, ...] for x in xs), constants)
             ys.append(y)
         return carry, tuple(self.xp.stack(rows) for rows in zip(*ys, strict=True))
+
+    def map_reduce(
+        self, step: MapStep, zero: PyTree, xs: tuple[Array, ...], constants: PyTree = ()
+    ) -> tuple[PyTree, tuple[Array, ...]]:
+        """Run ``summands, y = step(x, constants)`` for every x, add up the summands in order, and stack the ys.
+
+        No step waits for another one, as in `scan`: a library may run several at once. The sums are the same.
+
+        Parameters
+        ----------
+        step : callable
+            As of `scan`.
+        zero : pytree
+            What the summands are added to, of their structure, shapes and dtypes.
+        xs, constants
+            As of `scan`.
+        """
+        return self.scan(Adding(step), zero, xs, constants)
+
+
+@dataclass(frozen=True)
+class Adding:
+    """A step for `Backend.scan` that adds up the summands of one for `Backend.map_reduce`."""
+
+    step: MapStep
+
+    def __call__(self, carry: PyTree, x: tuple[Array, ...], constants: PyTree) -> tuple[PyTree, tuple[Array, ...]]:
+        """Carry the sums."""
+        summands, y = self.step(x, constants)
+        return rebuild(carry, map(operator.add, leaves(carry), leaves(summands))), y
 
 
 class Programs(dict[Hashable, Program]):

@@ -18,11 +18,12 @@ from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.clustering.deviations import Deviations, decompose, decompose_exactly
 from mlp_xp.clustering.distances import METRICS
-from mlp_xp.clustering.fitting import Clustering, distances_of, iterate, weigh
-from mlp_xp.clustering.lloyd import RowsStep, find_distances, find_nearest
+from mlp_xp.clustering.fitting import Clustering, distances_of, find_labels, iterate, weigh
+from mlp_xp.clustering.lloyd import RowsStep, find_distances
 from mlp_xp.clustering.seeding import choose_any, choose_far_apart
 from mlp_xp.clustering.table import Table, make_table
 from mlp_xp.estimators.inputs import narrow, require_same_place, take_features, take_weights, to_host, warn_of_erased
+from mlp_xp.estimators.state import unchanged_if_refused
 from mlp_xp.estimators.user_warnings import warn
 from mlp_xp.exactness import open_arithmetic
 
@@ -82,9 +83,9 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
 
     Notes
     -----
-    Memory is that of a copy of X and of a block of rows × clusters. What differs from scikit-learn's: sparse tables
-    and ``algorithm="elkan"`` are refused, and a callable ``init`` is given X itself, not X less its mean. What it does
-    not have: ``metric``, ``arithmetic``, ``objective_curve_``, `deviations`, and X elsewhere.
+    Memory is that of a copy of X and of a block of rows × clusters. What differs from scikit-learn's: sparse tables,
+    negative weights and ``algorithm="elkan"`` are refused, and a callable ``init`` is given X itself, not X less its
+    mean. What it does not have: ``metric``, ``arithmetic``, ``objective_curve_``, `deviations`, and X elsewhere.
 
     References
     ----------
@@ -155,6 +156,56 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
         self
         """
         self._validate_params()
+        with unchanged_if_refused(self):
+            self._fit(X, sample_weight)
+        n_found = len(np.unique(to_host(self.labels_)))
+        if n_found < self.n_clusters:
+            warn(
+                f"Number of distinct clusters ({n_found}) found smaller than n_clusters ({self.n_clusters}). Possibly "
+                "due to duplicate points in X.",
+                ConvergenceWarning,
+            )
+        return self
+
+    def predict(self, X: Any) -> Array:
+        """Return the number of the nearest centre of every row, int32 of shape (n_samples,)."""
+        table, centers = self._table_of(X, None, "predict")
+        return find_labels(table, centers)
+
+    def transform(self, X: Any) -> Array:
+        """Return the distances of every row from all centres, shape (n_samples, n_clusters); of "l2" not squared."""
+        table, centers = self._table_of(X, None, "transform")
+        step = RowsStep(find_distances, table.metric, table.arithmetic)
+        _, (distances,) = table.map_reduce(step, (), table.norms, constants=centers)
+        return table.arithmetic.sqrt(distances) if table.metric.has_means else distances
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: ARG002 - as above
+        """Return the objective of rows, negated: the larger, the better."""
+        table, centers = self._table_of(X, sample_weight, "score")
+        return -weigh(distances_of(table, centers, find_labels(table, centers)), table)
+
+    def deviations(self, X: Any) -> Deviations:
+        """Return the mean squared distance of rows from their mean, and its parts within and between the clusters.
+
+        Returns
+        -------
+        total, within, between : float
+            total = within + between, to rounding. In exact arithmetic they are fractions, and equal.
+        """
+        table, centers = self._table_of(X, None, "deviations")
+        labels = find_labels(table, centers)
+        table = replace(table, metric=METRICS["l2"])
+        if self.arithmetic == "exact":
+            return decompose_exactly(table, labels, self.n_clusters)
+        return decompose(table, labels, self.n_clusters)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _fit(self, X: Any, sample_weight: Any) -> None:
         X, backend = take_features(self, X, reset=True)
         if X.shape[0] < self.n_clusters:
             raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
@@ -169,7 +220,9 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
         table = self._tabulate(X, weights, offset, None, backend)
         if self.arithmetic == "exact":
             warn_of_erased(X, xp.reshape(table.features, (-1, X.shape[1])), backend)
-        tol = float(self.tol) * float(xp.mean(xp.var(X, axis=0)))
+        # Of rows less their mean, norms are squares of deviations: there is no need for a second look at X.
+        variance = np.mean(table.on_host(table.norms)) / X.shape[1] if is_centred else float(xp.mean(xp.var(X, axis=0)))
+        tol = float(self.tol * variance)
         best = iterate(table, self._begin(X, table, random_state), self.max_iter, tol, self._say)
         for _ in range(1, n_runs):
             found = iterate(table, self._begin(X, table, random_state), self.max_iter, tol, self._say)
@@ -183,51 +236,6 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
         self._offset = offset
         self._largest = float(xp.max(xp.abs(X))) if self.arithmetic == "exact" else None
         self._n_features_out = self.n_clusters
-        n_found = len(np.unique(backend.to_host(best.labels)))
-        if n_found < self.n_clusters:
-            warn(
-                f"Number of distinct clusters ({n_found}) found smaller than n_clusters ({self.n_clusters}). Possibly "
-                "due to duplicate points in X.",
-                ConvergenceWarning,
-            )
-        return self
-
-    def predict(self, X: Any) -> Array:
-        """Return the number of the nearest centre of every row, int32 of shape (n_samples,)."""
-        table, centers = self._table_of(X, None, "predict")
-        return _label(table, centers)
-
-    def transform(self, X: Any) -> Array:
-        """Return the distances of every row from all centres, shape (n_samples, n_clusters); of "l2" not squared."""
-        table, centers = self._table_of(X, None, "transform")
-        _, (distances,) = table.scan(RowsStep(find_distances, table.metric, table.arithmetic), centers, table.norms)
-        return table.arithmetic.sqrt(distances) if table.metric.has_means else distances
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: ARG002 - as above
-        """Return the objective of rows, negated: the larger, the better."""
-        table, centers = self._table_of(X, sample_weight, "score")
-        return -weigh(distances_of(table, centers, _label(table, centers)), table)
-
-    def deviations(self, X: Any) -> Deviations:
-        """Return the mean squared distance of rows from their mean, and its parts within and between the clusters.
-
-        Returns
-        -------
-        total, within, between : float
-            total = within + between, to rounding. In exact arithmetic they are fractions, and equal.
-        """
-        table, centers = self._table_of(X, None, "deviations")
-        labels = _label(table, centers)
-        table = replace(table, metric=METRICS["l2"])
-        if self.arithmetic == "exact":
-            return decompose_exactly(table, labels, self.n_clusters)
-        return decompose(table, labels, self.n_clusters)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.array_api_support = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
 
     def _say(self, text: str) -> None:
         if self.verbose:
@@ -269,9 +277,12 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
                 f"The shape of the initial centers {host.shape} does not match the number of features of the data "
                 f"{n_features}."
             )
-        if not np.isfinite(host).all():
-            raise ValueError("init contains NaN or infinity: initial centers must be finite")
-        return table.round_centers(table.asarray(host) - table.offset)
+        xp = table.backend.xp
+        with np.errstate(over="ignore"):
+            centers = table.asarray(host)
+        if not bool(xp.all(xp.isfinite(centers))):
+            raise ValueError(f"init contains NaN, infinity or a value too large for {centers.dtype}")
+        return table.round_centers(centers - table.offset)
 
     def _tabulate(
         self, X: Array, weights: NDArray[np.float64] | None, offset: Array, largest: float | None, backend: Backend
@@ -294,12 +305,6 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
         require_same_place(self, backend, self.cluster_centers_, method)
         table = self._tabulate(X, take_weights(sample_weight, X), self._offset, self._largest, backend)
         return table, self.cluster_centers_ - self._offset
-
-
-def _label(table: Table, centers: Array) -> Array:
-    """Return the number of the nearest centre of every row, int32 of shape (n,)."""
-    _, (labels, _) = table.scan(RowsStep(find_nearest, table.metric, table.arithmetic), centers, table.norms)
-    return labels
 
 
 def _is_same(one: Clustering, other: Clustering, backend: Backend) -> bool:

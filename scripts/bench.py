@@ -30,6 +30,7 @@ from bench_plots import plot
 from bench_processes import cold_start, memory
 from bench_report import Report, Request
 from bench_training import TRAINING, train, train_replicas
+from bench_unsupervised import fit_kmeans, fit_pca
 from mlp_xp.datasets import load
 from mlp_xp.files import write_atomically
 from mlp_xp.settings import DTYPES
@@ -42,6 +43,8 @@ WORKLOADS: dict[str, Callable[[Request], Report | Growth]] = {
     "evaluation": evaluate,
     "fit-digits": partial(fit, partial(load, "digits"), 100),
     "fit-mnist": partial(fit, bench_workloads.images, 5),
+    "kmeans": partial(fit_kmeans, bench_workloads.images, (10, 100)),
+    "pca": partial(fit_pca, bench_workloads.images, 50),
     "replicas": train_replicas,
     "growth": grow,
     "cold-start": cold_start,

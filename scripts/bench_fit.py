@@ -1,11 +1,11 @@
-"""A whole `fit` of this project's classifier beside scikit-learn's: the same settings, draws and loss curve."""
+"""A whole `fit` of this project's estimators beside scikit-learn's: the same settings, rows and draws."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import sklearn
 import sklearn.neural_network
@@ -25,58 +25,87 @@ SOLVERS: dict[str, dict[str, Any]] = {"adam": {}, "sgd": {"solver": "sgd", "lear
 PEER = "scikit-learn"
 
 
-def _contender(name: str, solver: str, max_iter: int, module: Any, X: Any, y: NDArray[Any], where: Any) -> Contender:
+class Case(NamedTuple):
+    """What is fitted, and what is looked at then: the turn's result, for which the device must be done."""
+
+    ours: Callable[[], Any]
+    theirs: Callable[[], Any]
+    result: Callable[[Any], float]
+
+
+def _contender(name: str, case_name: str, make: Callable[[], Any], case: Case, X: Any, y: Any, where: Any) -> Contender:
     def turn(_: int) -> float:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            classifier = module.MLPClassifier(**SOLVERS[solver], max_iter=max_iter, random_state=0, n_iter_no_change=99)
-            classifier.fit(X, y)
-        return float(classifier.loss_)
+            return case.result(make().fit(X, y))
 
-    role: Literal["peer", "project"] = "peer" if module is sklearn.neural_network else "project"
-    return Contender(f"{name} {solver}", role, where["device"], turn, where, against=f"{PEER} {solver}")
+    role: Literal["peer", "project"] = "peer" if make is case.theirs else "project"
+    return Contender(f"{name} {case_name}", role, where["device"], turn, where, against=f"{PEER} {case_name}")
 
 
-def _entries(data: Dataset, dtype: str, max_iter: int) -> dict[str, Entry]:
-    X = data.features.astype(dtype) * data.scale
-    y = data.targets
+def entries(cases: Mapping[str, Case], X: NDArray[Any], y: NDArray[Any] | None) -> dict[str, Entry]:
+    """Return, of every case, scikit-learn's estimator and ours on every backend."""
 
-    def project(backend_name: str, solver: str, _: None) -> Contender:
-        backend = open_backend(backend_name)
-        place = backend.asarray(X, dtype)
-        return _contender(
-            f"mlp_xp {backend_name}", solver, max_iter, mlp_xp.neural_network, place, y, backend.describe()
-        )
+    def project(backend_name: str, case_name: str, _: None) -> Contender:
+        backend, case = open_backend(backend_name), cases[case_name]
+        place = backend.asarray(X, X.dtype.name)
+        return _contender(f"mlp_xp {backend_name}", case_name, case.ours, case, place, y, backend.describe())
 
-    def peer(solver: str, _: None) -> Contender:
-        where = {PEER: sklearn.__version__, "device": "cpu"}
-        return _contender(PEER, solver, max_iter, sklearn.neural_network, X, y, where)
+    def peer(case_name: str, _: None) -> Contender:
+        where, case = {PEER: sklearn.__version__, "device": "cpu"}, cases[case_name]
+        return _contender(PEER, case_name, case.theirs, case, X, y, where)
 
     makers: dict[str, Callable[[Any], Contender]] = {}
-    for solver in SOLVERS:
-        makers |= {f"{name} {solver}": partial(project, name, solver) for name in list_backends()}
-        makers[f"{PEER} {solver}"] = partial(peer, solver)
+    for case_name in cases:
+        makers |= {f"{name} {case_name}": partial(project, name, case_name) for name in list_backends()}
+        makers[f"{PEER} {case_name}"] = partial(peer, case_name)
     return {name: Entry(make) for name, make in makers.items()}
 
 
-def fit(make: Callable[[], Dataset], max_iter: int, request: Request) -> Report:
-    """Measure a fit of so many epochs; what JAX compiles is compiled in the first round, which is not counted."""
-    data = make()
-    entries = _entries(data, request.dtype, max_iter)
+def beside_scikit_learn(
+    name: str,
+    title: str,
+    cases: Mapping[str, Case],
+    X: NDArray[Any],
+    y: NDArray[Any] | None,
+    request: Request,
+    details: dict[str, Any],
+) -> Report:
+    """Measure fits; what JAX compiles is compiled in the first round, which is not counted."""
+    made = entries(cases, X, y)
     asked = None if request.names is None else {PEER, *request.names}
-    names = [name for name in entries if asked is None or name.partition(" ")[0] in asked]
-    contenders, left_out = enter(names, entries, None)
+    names = [entry for entry in made if asked is None or entry.partition(" ")[0] in asked]
+    contenders, left_out = enter(names, made, None)
     values, failed = interleave(contenders, request.count())
+    return Report(
+        name=name,
+        title=title,
+        results=summarize(contenders, values),
+        left_out=left_out | failed,
+        details={**details, "dtype": request.dtype},
+        unit=Unit("s per fit"),
+        reference=PEER,
+    )
+
+
+def fit(make: Callable[[], Dataset], max_iter: int, request: Request) -> Report:
+    """Measure a classifier's fit of so many epochs."""
+    data = make()
+
+    def classifier(module: Any, solver: str) -> Any:
+        return module.MLPClassifier(**SOLVERS[solver], max_iter=max_iter, random_state=0, n_iter_no_change=99)
+
+    cases = {
+        solver: Case(
+            partial(classifier, mlp_xp.neural_network, solver),
+            partial(classifier, sklearn.neural_network, solver),
+            lambda fitted: float(fitted.loss_),
+        )
+        for solver in SOLVERS
+    }
     title = (
         f"fit: {data.name}, {data.n_samples} rows of {data.n_features}, {max_iter} epochs, {request.dtype}, "
         "MLPClassifier's defaults, and sgd with learning_rate_init=0.1"
     )
-    return Report(
-        name=f"fit-{data.name}",
-        title=title,
-        results=summarize(contenders, values),
-        left_out=left_out | failed,
-        details={"max_iter": max_iter, "dtype": request.dtype},
-        unit=Unit("s per fit"),
-        reference=PEER,
-    )
+    X = data.features.astype(request.dtype) * data.scale
+    return beside_scikit_learn(f"fit-{data.name}", title, cases, X, data.targets, request, {"max_iter": max_iter})

@@ -6,10 +6,12 @@ import importlib.util
 import json
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from mlp_xp.backend import Backend, choose_device, list_backends, load_backend, open_backend
 from mlp_xp.errors import BackendUnavailable, UnknownBackend
@@ -134,3 +136,67 @@ def test_scan_is_a_loop_over_a_pure_step(backend: Backend) -> None:
     np.testing.assert_array_equal(backend.to_host(seen), values)
     assert float(backend.to_host(count)) == 4.0
     np.testing.assert_array_equal(backend.to_host(carry[0]), np.zeros(3))  # what went in is left as it was
+
+
+def test_map_reduce_adds_summands_up_in_order(backend: Backend) -> None:
+    def step(x: Any, constants: Any) -> Any:
+        value, factor = x
+        return (value * constants[0], factor), (value + factor,)
+
+    # In any other order the sums of the first column would be others.
+    values, factors = np.asarray([[1.0, 1.0], [2.0**53, 2.0], [-(2.0**53), 3.0], [0.5, 4.0]]), np.arange(4.0)
+    zero = backend.asarray(np.zeros(2)), backend.asarray(np.ones(()))
+    xs = backend.asarray(values), backend.asarray(factors)
+    (sums, total), (ys,) = backend.map_reduce(step, zero, xs, (backend.asarray(np.asarray([1.0, 2.0])),))
+    assert backend.to_host(sums).tolist() == [0.5, 20.0]
+    assert float(backend.to_host(total)) == 7.0
+    assert type(ys) is type(xs[0])
+    np.testing.assert_array_equal(backend.to_host(ys), values + factors[:, None])
+    np.testing.assert_array_equal(backend.to_host(zero[0]), [0.0, 0.0])  # what went in is left as it was
+    nothing, (same,) = backend.map_reduce(lambda x, _: ((), x), (), xs[:1])
+    assert nothing == ()
+    np.testing.assert_array_equal(backend.to_host(same), values)
+
+
+def test_numpys_map_reduce_shares_steps_out_among_as_many_threads_as_blas_has(numpy_backend: Backend) -> None:
+    met = threading.Barrier(2, timeout=60)
+
+    def blas_threads() -> set[int]:
+        return {info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"}
+
+    def step(x: Any, _: Any) -> Any:
+        met.wait()  # for the other thread
+        return (), (np.asarray(sorted(blas_threads())), x[0] * 1e308 * 1e308)
+
+    with threadpool_limits(2):
+        _, (threads, products) = numpy_backend.map_reduce(step, (), (np.asarray([0.0, 1.0] * 2),))
+        assert blas_threads() == {2}
+    assert threads.tolist() == [[1]] * 4
+    assert products.tolist() == [0.0, np.inf, 0.0, np.inf]  # and nothing is said of it
+    with threadpool_limits(1):
+        met = threading.Barrier(1)
+        _, (threads, _) = numpy_backend.map_reduce(step, (), (np.asarray([1.0] * 4),))
+    assert threads.tolist() == [[1]] * 4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n_segments", [1, 5, 40])
+def test_segment_sums_are_weighted_and_of_every_segment(backend: Backend, n_segments: int, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    x, weights = rng.integers(-9, 10, (60, 3)).astype(dtype), rng.integers(0, 4, 60).astype(dtype)
+    segments = rng.integers(0, max(1, n_segments - 1), 60).astype(np.int32)  # the last of several has no row
+    there = [backend.asarray(array) for array in (x, segments, weights)]
+
+    def step(x: Any, _: Any) -> Any:
+        return (), backend.segment_sum(x[0], x[1], x[2], n_segments)
+
+    _, (sums, totals) = backend.map_reduce(step, (), tuple(backend.asarray(a[None]) for a in (x, segments, weights)))
+    for found in (backend.segment_sum(there[0], there[1], there[2], n_segments), (sums[0, ...], totals[0, ...])):
+        for array, shape in zip(found, ((n_segments, 3), (n_segments,)), strict=True):
+            assert type(array) is type(there[0])
+            assert array.dtype == there[0].dtype
+            assert array.shape == shape
+        for j in range(n_segments):
+            mine = segments == j
+            np.testing.assert_array_equal(backend.to_host(found[0])[j], weights[mine] @ x[mine])
+            assert backend.to_host(found[1])[j] == weights[mine].sum()

@@ -18,10 +18,12 @@ import pytest
 import bench
 import bench_contenders
 import bench_evaluation
+import bench_fit
 import bench_growth
 import bench_processes
 import bench_rounds
 import bench_training
+import bench_unsupervised
 from bench_plots import plot
 from bench_report import Report, Request, left_out_lines, ratio, summarize
 from bench_rounds import Contender, Entry, chosen, interleave
@@ -269,6 +271,43 @@ def test_evaluation_and_replicas_report() -> None:
         by_name["mlp_xp numpy, 16 replicas"].to_floor
         == by_name["mlp_xp numpy, 16 replicas"].ratios["mlp_xp numpy, one"]
     )
+
+
+def made_fits(report: Report) -> dict[str, Any]:
+    """Return the results of a report of fits, none of which was left out, by the contenders' names."""
+    assert report.left_out == {}
+    assert report.reference == "scikit-learn"
+    return {r.contender: r for r in report.results}
+
+
+def test_fits_are_beside_scikit_learns_of_the_same_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses: list[tuple[str, float]] = []
+
+    def measure(contender: Contender, number: int) -> float:
+        losses.append((contender.name, contender.turn(number)))
+        return 1.0 if contender.role == "peer" else 3.0
+
+    monkeypatch.setattr(bench_fit, "interleave", partial(interleave, measure=measure))
+    reports = [
+        bench_fit.fit(lambda: digits(100), 2, ONCE),
+        bench_unsupervised.fit_kmeans(lambda: digits(100), (3, 40), ONCE),
+    ]
+    for report, cases in zip(reports, (("adam", "sgd"), ("k=3", "k=40")), strict=True):
+        by_name = made_fits(report)
+        assert set(by_name) == {f"{who} {case}" for who in ("mlp_xp numpy", "scikit-learn") for case in cases}
+        for case in cases:
+            assert by_name[f"mlp_xp numpy {case}"].to_floor == 3.0
+            assert by_name[f"scikit-learn {case}"].role == "peer"
+            results = [loss for name, loss in losses if name.endswith(f" {case}")]
+            assert len(results) == 4
+            np.testing.assert_allclose(results, results[0], rtol=1e-5)
+    assert reports[1].title == "kmeans: digits, 100 rows of 64, 10 iterations, float32"
+
+
+def test_principal_components_are_beside_scikit_learns() -> None:
+    pytest.importorskip("mlp_xp.decomposition", reason="PCA is not there yet")
+    report = bench_unsupervised.fit_pca(lambda: digits(100), 5, ONCE)
+    assert set(made_fits(report)) == {f"{who} 5 components" for who in ("mlp_xp numpy", "scikit-learn")}
 
 
 def test_growth_finds_a_known_exponent() -> None:

@@ -37,13 +37,21 @@ def test_the_library_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_estimators_example_runs() -> None:
-    _, example, of_additions = EXAMPLES
+    _, example, of_additions, *_ = EXAMPLES
     X, y = load_iris(return_X_y=True)
     names: dict[str, Any] = {"X": X, "y": y}
     exec(example, names)  # noqa: S102
     assert names["probabilities"].shape == (150, 3)
     exec(of_additions, names)  # noqa: S102
     assert names["classifier"].activation == "gelu"
+
+
+def test_the_clusters_example_runs() -> None:
+    (example,) = (example for example in EXAMPLES if "KMeans" in example)
+    names: dict[str, Any] = {"X": load_iris().data}
+    exec(example, names)  # noqa: S102
+    assert names["distances"].shape == (150, 3)
+    assert names["total"] == pytest.approx(names["within"] + names["between"])
 
 
 def test_links_lead_somewhere() -> None:

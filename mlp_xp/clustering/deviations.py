@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.arithmetic.bits import activation_bits
-from mlp_xp.array_types import Array, PyTree
+from mlp_xp.array_types import Array, Namespace, PyTree
 from mlp_xp.clustering.fitting import distances_of, no_sums, weigh
-from mlp_xp.clustering.lloyd import AddUpStep, add_up
+from mlp_xp.clustering.lloyd import AddUpStep, SegmentSum
 from mlp_xp.clustering.table import Table
 
 
@@ -50,10 +49,9 @@ def decompose(table: Table, labels: Array, n_clusters: int) -> Deviations:
     n_clusters : int
     """
     backend = table.backend
-    sums, _ = table.scan(
-        AddUpStep(table.arithmetic), no_sums(table, n_clusters), table.weights, table.in_blocks(labels)
-    )
-    features, weights = (backend.to_host(x).astype(np.float64) for x in (sums.features, sums.weights))
+    step = AddUpStep(backend.segment_sum, n_clusters)
+    sums, _ = table.map_reduce(step, no_sums(table, n_clusters)[:2], table.weights, table.in_blocks(labels))
+    features, weights = (backend.to_host(x).astype(np.float64) for x in sums)
     mean = features.sum(axis=0) / table.n_rows
     means = np.where(weights[:, None] > 0, features / np.maximum(weights, 1.0)[:, None], mean)
     between = math.fsum(weights * ((means - mean) ** 2).sum(axis=1))
@@ -66,34 +64,35 @@ def decompose(table: Table, labels: Array, n_clusters: int) -> Deviations:
 
 @dataclass(frozen=True)
 class WholeSumsStep:
-    """A step for `mlp_xp.backend.Backend.scan`: sums of features that are whole multiples of a power of two.
+    """A step for `mlp_xp.backend.Backend.map_reduce`: sums of features that are whole multiples of a power of two.
 
     Attributes
     ----------
     per_unit : float
         One divided by that power.
-    arithmetic : Arithmetic
-        Exact arithmetic.
+    xp : module
+        The arrays' namespace.
+    segment_sum : callable
+        `mlp_xp.backend.Backend.segment_sum`.
+    n_clusters : int
     """
 
     per_unit: float
-    arithmetic: Arithmetic
+    xp: Namespace
+    segment_sum: SegmentSum
+    n_clusters: int
 
-    def __call__(
-        self, carry: tuple[Array, Array], x: tuple[Array, ...], _: PyTree
-    ) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
+    def __call__(self, x: tuple[Array, ...], _: PyTree) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
         """Take features, weights of 0 and 1, and labels of a block; y is the sums of the rows' squares.
 
-        Carried are, as int64, every cluster's sums of features, (k, d), and its number of rows, (k,).
+        Summands are, as int64, every cluster's sums of features, (k, d), and its number of rows, (k,).
         """
-        xp = self.arithmetic.xp
+        xp = self.xp
         features, weights, labels = x
-        totals, counts = carry
         # Of one block they are exact; of all blocks they would not be, for ever.
-        sums, members = add_up(features * self.per_unit, labels, weights, counts.shape[0], self.arithmetic)
+        sums, members = self.segment_sum(features * self.per_unit, labels, weights, self.n_clusters)
         whole = xp.astype(features * self.per_unit, xp.int64)
-        carry = totals + xp.astype(sums, xp.int64), counts + xp.astype(members, xp.int64)
-        return carry, (xp.sum(whole * whole, axis=-1),)
+        return (xp.astype(sums, xp.int64), xp.astype(members, xp.int64)), (xp.sum(whole * whole, axis=-1),)
 
 
 def decompose_exactly(table: Table, labels: Array, n_clusters: int) -> Deviations:
@@ -103,8 +102,8 @@ def decompose_exactly(table: Table, labels: Array, n_clusters: int) -> Deviation
     # All features are multiples of it: they were rounded, perhaps together with a larger one, and perhaps upwards.
     unit = 2.0 ** (math.frexp(float(xp.max(xp.abs(table.features))))[1] - activation_bits(shape[1]) - 2)
     zero = tuple(xp.zeros(part, dtype=xp.int64, device=backend.device) for part in (shape, shape[:1]))
-    step = WholeSumsStep(1.0 / unit, table.arithmetic)
-    (totals, counts), (squares,) = table.scan(step, zero, table.weights, table.in_blocks(labels))
+    step = WholeSumsStep(1.0 / unit, xp, backend.segment_sum, n_clusters)
+    (totals, counts), (squares,) = table.map_reduce(step, zero, table.weights, table.in_blocks(labels))
     high, low = np.divmod(backend.to_host(squares), 2**31)  # whose sums int64 holds
     square = int(high.sum()) * 2**31 + int(low.sum())
     features, sizes = backend.to_host(totals).astype(object), backend.to_host(counts).tolist()

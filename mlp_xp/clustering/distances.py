@@ -29,7 +29,7 @@ class Metric(Protocol):
         """Return the row's part, shape (..., n), of rows of shape (..., n, d)."""
 
     def differences(self, features: Array, centers: Array, arithmetic: Arithmetic) -> Array:
-        """Return the other part, shape (n, k), of rows of shape (n, d) and centres of shape (k, d)."""
+        """Return the other part, shape (k, n), of rows of shape (n, d) and centres of shape (k, d)."""
 
     def lengths(self, residuals: Array, arithmetic: Arithmetic) -> Array:
         """Return distances, shape (...), given row - centre, shape (..., d)."""
@@ -47,9 +47,9 @@ class SquaredEuclidean:
 
     def differences(self, features: Array, centers: Array, arithmetic: Arithmetic) -> Array:
         """Return |c|² - 2 x·c."""
-        doubled = arithmetic.xp.matrix_transpose(centers) * -2.0
-        differences = arithmetic.matmul(features, doubled)
-        differences += self.lengths(centers, arithmetic)  # in place where arrays can be written to
+        xp = arithmetic.xp
+        differences = arithmetic.matmul(centers * -2.0, xp.matrix_transpose(features))
+        differences += xp.expand_dims(self.lengths(centers, arithmetic), axis=-1)  # in place where that can be done
         return differences
 
     def lengths(self, residuals: Array, arithmetic: Arithmetic) -> Array:
@@ -69,7 +69,7 @@ class Manhattan:
 
     def differences(self, features: Array, centers: Array, arithmetic: Arithmetic) -> Array:
         """Return the distances themselves."""
-        return self.lengths(arithmetic.xp.expand_dims(features, axis=-2) - centers, arithmetic)
+        return self.lengths(features - arithmetic.xp.expand_dims(centers, axis=-2), arithmetic)
 
     def lengths(self, residuals: Array, arithmetic: Arithmetic) -> Array:
         """Return the sums of magnitudes."""

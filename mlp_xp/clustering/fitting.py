@@ -57,12 +57,12 @@ def iterate(table: Table, centers: Array, max_iter: int, tol: float, say: Callab
     """
     backend, arithmetic = table.backend, table.arithmetic
     xp = backend.xp
-    step = AssignStep(table.metric, arithmetic)
+    step = AssignStep(table.metric, arithmetic, backend.segment_sum)
     update = _Update(table, centers.shape[0])
     curve: list[float] = []
     before, stays = None, False
     for i in range(max_iter):
-        sums, (labels,) = table.scan(step, update.zero, table.norms, table.weights, constants=centers)
+        sums, (labels,) = table.map_reduce(step, update.zero, table.norms, table.weights, constants=centers)
         curve.append(float(sums.objective))
         say(f"Iteration {i}, objective {curve[-1]:g}.")
         moved = update(centers, labels, sums)
@@ -71,15 +71,22 @@ def iterate(table: Table, centers: Array, max_iter: int, tol: float, say: Callab
         if stays or float(xp.sum(moves * moves)) <= tol:
             break
     if not stays:  # labels are those of the last centres
-        _, (labels, _) = table.scan(RowsStep(find_nearest, table.metric, arithmetic), centers, table.norms)
+        labels = find_labels(table, centers)
     objective = weigh(distances_of(table, centers, labels), table)
     return Clustering(centers, labels, objective, curve, i + 1)
+
+
+def find_labels(table: Table, centers: Array) -> Array:
+    """Return the number of the nearest centre of every row, int32 of shape (n,)."""
+    step = RowsStep(find_nearest, table.metric, table.arithmetic)
+    _, (labels, _) = table.map_reduce(step, (), table.norms, constants=centers)
+    return labels
 
 
 def distances_of(table: Table, centers: Array, labels: Array) -> NDArray[np.float64]:
     """Return the distances of all rows to the centres of their clusters, shape (n,), on the host."""
     step = RowsStep(find_lengths, table.metric, table.arithmetic)
-    _, (distances,) = table.scan(step, centers, table.in_blocks(labels))
+    _, (distances,) = table.map_reduce(step, (), table.in_blocks(labels), constants=centers)
     return table.backend.to_host(distances).astype(np.float64)
 
 
@@ -110,7 +117,9 @@ class _Update:
         if is_empty.any():
             labels = self._fill(np.flatnonzero(is_empty), centers, labels)
             columns = self._table.weights, self._table.in_blocks(labels)
-            sums, _ = self._table.scan(AddUpStep(arithmetic), self.zero, *columns)
+            step = AddUpStep(self._table.backend.segment_sum, len(is_empty))
+            (features, totals), _ = self._table.map_reduce(step, self.zero[:2], *columns)
+            sums = Sums(features, totals, sums.objective)
         weights = xp.expand_dims(sums.weights, axis=-1)
         is_there = weights > 0.0
         if self._medians is not None:

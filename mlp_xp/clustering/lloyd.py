@@ -1,18 +1,20 @@
 """Lloyd's two steps on a block of rows: each row to its nearest centre, each centre to the middle of its rows.
 
 Lloyd, "Least squares quantization in PCM", IEEE Transactions on Information Theory 28, 1982. Steps are for
-`mlp_xp.backend.Backend.scan`: blocks come one after another, so that no table of rows × clusters is ever whole.
+`mlp_xp.backend.Backend.map_reduce`: blocks come a few at a time, so that no table of rows × clusters is ever whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.array_types import Array, PyTree
 from mlp_xp.clustering.distances import Metric
+
+SegmentSum: TypeAlias = Callable[[Array, Array, Array, int], tuple[Array, Array]]
 
 
 class Sums(NamedTuple):
@@ -38,8 +40,11 @@ def find_nearest(
     """Return every row's cluster, int32 of shape (n,), and its distance, shape (n,), from that one's centre."""
     xp = arithmetic.xp
     differences = metric.differences(features, centers, arithmetic)
-    labels = xp.astype(xp.argmin(differences, axis=-1), xp.int32)
-    distances = xp.min(differences, axis=-1) + norms
+    least = xp.min(differences, axis=0)
+    # The first that is the least, as argmin finds it, which compilers make a slow loop of.
+    numbers = xp.arange(centers.shape[0], dtype=xp.int32, device=arithmetic.device)
+    labels = xp.min(xp.where(differences == least, xp.expand_dims(numbers, axis=-1), numbers[-1]), axis=0)
+    distances = least + norms
     return labels, xp.maximum(distances, xp.zeros_like(distances))  # of a difference, rounding may leave less
 
 
@@ -48,8 +53,8 @@ def find_distances(
 ) -> tuple[Array]:
     """Return every row's distances from all centres, shape (n, k)."""
     xp = arithmetic.xp
-    distances = metric.differences(features, centers, arithmetic) + xp.expand_dims(norms, axis=-1)
-    return (xp.maximum(distances, xp.zeros_like(distances)),)
+    distances = metric.differences(features, centers, arithmetic) + norms
+    return (xp.matrix_transpose(xp.maximum(distances, xp.zeros_like(distances))),)
 
 
 def find_lengths(
@@ -59,44 +64,41 @@ def find_lengths(
     return (metric.lengths(features - arithmetic.xp.take(centers, labels, axis=0), arithmetic),)
 
 
-def add_up(
-    features: Array, labels: Array, weights: Array, n_clusters: int, arithmetic: Arithmetic
-) -> tuple[Array, Array]:
-    """Return the weighted sums of the rows, shape (k, d), and of the weights, (k,), of each cluster."""
-    xp = arithmetic.xp
-    numbers = xp.arange(n_clusters, dtype=labels.dtype, device=arithmetic.device)
-    members = xp.astype(xp.expand_dims(labels, axis=-1) == numbers, features.dtype)
-    members *= xp.expand_dims(weights, axis=-1)
-    return arithmetic.matmul(xp.matrix_transpose(members), features), xp.sum(members, axis=0)
-
-
 @dataclass(frozen=True)
 class AssignStep:
-    """Both steps at once: assign a block's rows to centres, and add up what the next centres are made of."""
+    """Both steps at once: assign a block's rows to centres, and add up what the next centres are made of.
+
+    Attributes
+    ----------
+    metric : Metric
+    arithmetic : Arithmetic
+    segment_sum : callable
+        `mlp_xp.backend.Backend.segment_sum`.
+    """
 
     metric: Metric
     arithmetic: Arithmetic
+    segment_sum: SegmentSum
 
-    def __call__(self, carry: Sums, x: tuple[Array, ...], constants: Array) -> tuple[Sums, tuple[Array, ...]]:
+    def __call__(self, x: tuple[Array, ...], constants: Array) -> tuple[Sums, tuple[Array, ...]]:
         """Take features (n, d), norms (n,) and weights (n,) of a block; ``constants`` are the centres; y the labels."""
         features, norms, weights = x
         labels, distances = find_nearest(features, norms, constants, self.metric, self.arithmetic)
         objective = self.arithmetic.sum(self.arithmetic.multiply(distances, weights), axis=-1)
-        new = *add_up(features, labels, weights, constants.shape[0], self.arithmetic), objective
-        return Sums(*(old + part for old, part in zip(carry, new, strict=True))), (labels,)
+        return Sums(*self.segment_sum(features, labels, weights, constants.shape[0]), objective), (labels,)
 
 
 @dataclass(frozen=True)
 class AddUpStep:
     """The second step alone, of rows whose clusters are given."""
 
-    arithmetic: Arithmetic
+    segment_sum: SegmentSum
+    n_clusters: int
 
-    def __call__(self, carry: Sums, x: tuple[Array, ...], _: PyTree) -> tuple[Sums, tuple[Array, ...]]:
+    def __call__(self, x: tuple[Array, ...], _: PyTree) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
         """Take features, weights and labels of a block."""
         features, weights, labels = x
-        totals, counts = add_up(features, labels, weights, carry.weights.shape[0], self.arithmetic)
-        return Sums(carry.features + totals, carry.weights + counts, carry.objective), ()
+        return self.segment_sum(features, labels, weights, self.n_clusters), ()
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,6 @@ class RowsStep:
     metric: Metric
     arithmetic: Arithmetic
 
-    def __call__(self, carry: Array, x: tuple[Array, ...], _: PyTree) -> tuple[Array, tuple[Array, ...]]:
-        """Take what the function takes of a block; the centres are carried, and y is what it returns."""
-        return carry, self.function(*x, carry, self.metric, self.arithmetic)
+    def __call__(self, x: tuple[Array, ...], constants: Array) -> tuple[tuple[()], tuple[Array, ...]]:
+        """Take what the function takes of a block; constants are the centres, and y is what it returns."""
+        return (), self.function(*x, constants, self.metric, self.arithmetic)

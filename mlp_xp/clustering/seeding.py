@@ -60,5 +60,5 @@ def choose_any(table: Table, n_clusters: int, random_state: np.random.RandomStat
 def _distances(table: Table, numbers: NDArray[Any]) -> NDArray[np.float64]:
     """Return the distances, shape (n, len(numbers)), of all rows to some of them, on the host."""
     step = RowsStep(find_distances, table.metric, table.arithmetic)
-    _, (distances,) = table.scan(step, table.rows(numbers), table.norms)
+    _, (distances,) = table.map_reduce(step, (), table.norms, constants=table.rows(numbers))
     return table.backend.to_host(distances).astype(np.float64)

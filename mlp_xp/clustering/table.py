@@ -10,7 +10,7 @@ import numpy as np
 
 from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.array_types import Array, PyTree
-from mlp_xp.backend import Backend, Step
+from mlp_xp.backend import Backend, MapStep
 from mlp_xp.clustering.distances import Metric
 
 if TYPE_CHECKING:
@@ -49,11 +49,14 @@ class Table:
     backend: Backend
     arithmetic: Arithmetic
 
-    def scan(self, step: Step, carry: PyTree, *columns: Array, constants: PyTree = ()) -> tuple[PyTree, Any]:
-        """Return what a step comes to, block by block, and what it says of all rows: arrays of shape (n_rows, ...)."""
+    def map_reduce(self, step: MapStep, zero: PyTree, *columns: Array, constants: PyTree = ()) -> tuple[PyTree, Any]:
+        """Return the sums of what a step makes of blocks, and what it says of all rows: arrays of shape (n_rows, ...).
+
+        Parameters are as of `mlp_xp.backend.Backend.map_reduce`, whose xs are the features and some columns.
+        """
         xp = self.backend.xp
-        carry, ys = self.backend.scan(step, carry, (self.features, *columns), constants)
-        return carry, tuple(xp.reshape(y, (-1, *y.shape[2:]))[: self.n_rows, ...] for y in ys)
+        sums, ys = self.backend.map_reduce(step, zero, (self.features, *columns), constants)
+        return sums, tuple(xp.reshape(y, (-1, *y.shape[2:]))[: self.n_rows, ...] for y in ys)
 
     def in_blocks(self, values: Array) -> Array:
         """Return numbers of the rows, shape (n_rows,), in the shape of ``weights``; of those that fill up, 0."""
@@ -65,8 +68,12 @@ class Table:
     @property
     def host_weights(self) -> NDArray[np.float64]:
         """Return the rows' weights, shape (n_rows,), on the host."""
-        weights: NDArray[Any] = self.backend.to_host(self.weights).reshape(-1)[: self.n_rows]
-        return weights.astype(np.float64)
+        return self.on_host(self.weights)
+
+    def on_host(self, values: Array) -> NDArray[np.float64]:
+        """Return numbers of the rows, in the shape of ``weights``, on the host, shape (n_rows,)."""
+        flat: NDArray[Any] = self.backend.to_host(values).reshape(-1)[: self.n_rows]
+        return flat.astype(np.float64)
 
     def asarray(self, host: NDArray[Any]) -> Array:
         """Return numbers of the host where the rows are, in their type."""
@@ -82,6 +89,22 @@ class Table:
         xp = self.backend.xp
         flat = xp.reshape(self.features, (-1, self.features.shape[-1]))
         return xp.take(flat, self.backend.asarray(numbers.astype(np.int32)), axis=0)
+
+
+@dataclass(frozen=True)
+class BlockStep:
+    """A step for `mlp_xp.backend.Backend.scan` that makes the table's blocks."""
+
+    metric: Metric
+    arithmetic: Arithmetic
+
+    def __call__(
+        self, carry: PyTree, x: tuple[Array, ...], constants: tuple[Array, Array]
+    ) -> tuple[PyTree, tuple[Array, ...]]:
+        """Take a block's numbers; constants are all rows and the offset; y is features and norms."""
+        rows, offset = constants
+        features = self.arithmetic.xp.take(rows, x[0], axis=0) - offset
+        return carry, (features, self.metric.norms(features, self.arithmetic))
 
 
 def make_table(
@@ -103,6 +126,7 @@ def make_table(
     weights : ndarray of shape (n,)
         On the host, of the first n rows; others are there to be rounded together with them.
     offset : array of shape (d,)
+        In exact arithmetic, zeros.
     metric : Metric
     n_clusters : int
         Decides, with the metric, how many rows a block may have.
@@ -112,18 +136,16 @@ def make_table(
     arithmetic : Arithmetic
     """
     xp = backend.xp
-    n, d = len(weights), X.shape[1]
+    n = len(weights)
     if not metric.has_means:
-        most_rows = max(1, min(most_rows, MOST_DIFFERENCES // (n_clusters * d)))
+        most_rows = max(1, min(most_rows, MOST_DIFFERENCES // (n_clusters * X.shape[1])))
     n_blocks = -(-n // most_rows)
     size = -(-n // n_blocks)
-    numbers = np.concatenate([np.minimum(np.arange(n_blocks * size), n - 1), np.arange(n, X.shape[0])])
-    features = xp.take(X, backend.asarray(numbers.astype(np.int32)), axis=0)
-    features -= offset  # in place where arrays can be written to: what was taken is a copy
-    features = arithmetic.round_activation(features)[: n_blocks * size, :]
-    features = xp.reshape(features, (n_blocks, size, d))
+    numbers = np.minimum(np.arange(n_blocks * size), n - 1).reshape(n_blocks, size)
+    X = arithmetic.round_activation(X)
+    step = BlockStep(metric, arithmetic)
+    _, (features, norms) = backend.scan(step, (), (backend.asarray(numbers.astype(np.int32)),), (X, offset))
     padded = np.zeros((n_blocks, size, 1))
     padded.reshape(-1)[:n] = weights
     columns = arithmetic.round_gradient(xp.astype(backend.asarray(padded), X.dtype))
-    norms = metric.norms(features, arithmetic)
     return Table(features, norms, xp.reshape(columns, (n_blocks, size)), offset, n, metric, backend, arithmetic)

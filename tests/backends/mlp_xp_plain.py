@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mlp_xp.array_types import Array, PyTree
-from mlp_xp.backend import Backend, Step
+from mlp_xp.backend import Backend, MapStep, Step
 from mlp_xp_numpy import NumPyBackend
 
 
@@ -19,3 +19,8 @@ class PlainBackend(NumPyBackend):
     ) -> tuple[PyTree, tuple[Array, ...]]:
         with np.errstate(over="ignore", invalid="ignore"):
             return Backend.scan(self, step, carry, xs, constants)
+
+    def map_reduce(
+        self, step: MapStep, zero: PyTree, xs: tuple[Array, ...], constants: PyTree = ()
+    ) -> tuple[PyTree, tuple[Array, ...]]:
+        return Backend.map_reduce(self, step, zero, xs, constants)
