@@ -18,7 +18,7 @@ from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.clustering.deviations import Deviations, decompose, decompose_exactly
 from mlp_xp.clustering.distances import METRICS
-from mlp_xp.clustering.fitting import Clustering, distances_of, find_labels, iterate, weigh
+from mlp_xp.clustering.fitting import Clustering, find_labels, find_labels_and_distances, iterate, weigh
 from mlp_xp.clustering.lloyd import RowsStep, find_distances
 from mlp_xp.clustering.seeding import choose_any, choose_far_apart
 from mlp_xp.clustering.table import Table, make_table
@@ -182,7 +182,8 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: ARG002 - as above
         """Return the objective of rows, negated: the larger, the better."""
         table, centers = self._table_of(X, sample_weight, "score")
-        return -weigh(distances_of(table, centers, find_labels(table, centers)), table)
+        _, distances = find_labels_and_distances(table, centers)
+        return -weigh(distances, table)
 
     def deviations(self, X: Any) -> Deviations:
         """Return the mean squared distance of rows from their mean, and its parts within and between the clusters.

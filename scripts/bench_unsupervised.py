@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import sklearn.cluster
 import sklearn.decomposition
 
 import mlp_xp.cluster
+import mlp_xp.decomposition
 from bench_fit import Case, beside_scikit_learn
 from bench_report import Report, Request
 from mlp_xp.datasets import Dataset
@@ -53,12 +53,13 @@ def fit_pca(make: Callable[[], Dataset], n_components: int, request: Request) ->
     data = make()
     X = _features(data, request.dtype)
 
-    def ours() -> Any:
-        return import_module("mlp_xp.decomposition").PCA(n_components)
-
     def result(fitted: Any) -> float:
         return float(abs(to_host(fitted.components_)).sum())
 
-    cases = {f"{n_components} components": Case(ours, partial(sklearn.decomposition.PCA, n_components), result)}
+    cases = {
+        f"{n_components} components": Case(
+            partial(mlp_xp.decomposition.PCA, n_components), partial(sklearn.decomposition.PCA, n_components), result
+        )
+    }
     title = f"pca: {data.name}, {len(X)} rows of {X.shape[1]}, {n_components} components, {request.dtype}"
     return beside_scikit_learn("pca", title, cases, X, None, request, {"n_components": n_components})

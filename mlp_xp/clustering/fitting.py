@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlp_xp.array_types import Array
-from mlp_xp.clustering.lloyd import AddUpStep, AssignStep, RowsStep, Sums, find_lengths, find_nearest
+from mlp_xp.clustering.lloyd import (
+    AddUpStep,
+    AssignStep,
+    RowsStep,
+    Sums,
+    find_lengths,
+    find_nearest,
+    find_nearest_lengths,
+)
 from mlp_xp.clustering.medians import Medians
 from mlp_xp.clustering.table import Table
 
@@ -70,10 +78,11 @@ def iterate(table: Table, centers: Array, max_iter: int, tol: float, say: Callab
         moves, centers, before = moved - centers, moved, labels
         if stays or float(xp.sum(moves * moves)) <= tol:
             break
-    if not stays:  # labels are those of the last centres
-        labels = find_labels(table, centers)
-    objective = weigh(distances_of(table, centers, labels), table)
-    return Clustering(centers, labels, objective, curve, i + 1)
+    if stays:
+        distances = distances_of(table, centers, labels)
+    else:  # labels are those of the last centres
+        labels, distances = find_labels_and_distances(table, centers)
+    return Clustering(centers, labels, weigh(distances, table), curve, i + 1)
 
 
 def find_labels(table: Table, centers: Array) -> Array:
@@ -81,6 +90,13 @@ def find_labels(table: Table, centers: Array) -> Array:
     step = RowsStep(find_nearest, table.metric, table.arithmetic)
     _, (labels, _) = table.map_reduce(step, (), table.norms, constants=centers)
     return labels
+
+
+def find_labels_and_distances(table: Table, centers: Array) -> tuple[Array, NDArray[np.float64]]:
+    """Return what `find_labels` does and, on the host, what `distances_of` does of these labels, in one pass."""
+    step = RowsStep(find_nearest_lengths, table.metric, table.arithmetic)
+    _, (labels, distances) = table.map_reduce(step, (), table.norms, constants=centers)
+    return labels, table.backend.to_host(distances).astype(np.float64)
 
 
 def distances_of(table: Table, centers: Array, labels: Array) -> NDArray[np.float64]:

@@ -64,6 +64,14 @@ def find_lengths(
     return (metric.lengths(features - arithmetic.xp.take(centers, labels, axis=0), arithmetic),)
 
 
+def find_nearest_lengths(
+    features: Array, norms: Array, centers: Array, metric: Metric, arithmetic: Arithmetic
+) -> tuple[Array, Array]:
+    """Return what `find_nearest` does, with the distances that `find_lengths` gives."""
+    labels, _ = find_nearest(features, norms, centers, metric, arithmetic)
+    return labels, *find_lengths(features, labels, centers, metric, arithmetic)
+
+
 @dataclass(frozen=True)
 class AssignStep:
     """Both steps at once: assign a block's rows to centres, and add up what the next centres are made of.
@@ -108,7 +116,7 @@ class RowsStep:
     Attributes
     ----------
     function : callable
-        `find_nearest`, `find_distances` or `find_lengths`.
+        `find_nearest`, `find_distances`, `find_lengths` or `find_nearest_lengths`.
     metric : Metric
     arithmetic : Arithmetic
     """
