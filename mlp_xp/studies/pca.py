@@ -19,6 +19,7 @@ import numpy as np
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.decomposition import PCA
+from mlp_xp.studies.rounding import rounding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,9 +34,6 @@ COPIES = {
 }
 """Name -> by how many degrees, by which factor and where to they are moved: no two of them overlap."""
 SOLVERS = "covariance_eigh", "full"
-ROUNDING = 8.0
-"""× epsilon × √n: what rounding may do to a sum of n terms, relative to their magnitudes' sum (Higham and Mary, "A new
-approach to probabilistic rounding error analysis", SIAM Journal on Scientific Computing 41, 2019)."""
 KINDS = ["translation", "scaling", "rotation"]
 MOVES = 3
 """Random ones of each kind."""
@@ -44,7 +42,7 @@ RIVALS = 10
 MOST_SPACES = 50
 """Dimensions of spaces that are compared."""
 MOST_DIMENSIONS = 100
-"""Reconstructed from; of more, so many, spread evenly on a logarithmic scale."""
+"""All of which rows are reconstructed from, if there are no more, and the largest of other subspaces."""
 BLOCK = 4096
 """Rows that are reconstructed at once."""
 
@@ -127,11 +125,6 @@ class Findings:
     def tolerance(self) -> float:
         """What rounding may change a sum of variances by."""
         return rounding(self.n_rows, self.epsilon) * self.total_variance
-
-
-def rounding(n: int, epsilon: float) -> float:
-    """Return what rounding may do to a sum of n terms, relative to their magnitudes' sum."""
-    return float(ROUNDING * epsilon * np.sqrt(n))
 
 
 def fit(rows: NDArray[np.float64], backend: Backend, dtype: str, solver: str) -> Axes:
@@ -287,7 +280,7 @@ def study(
         errors[k] = reconstruction_error(X, mean, axes.components[:k], backend)
         tick("reconstructions")
     for k in shown(len(axes.components)):
-        if k < rows.shape[1]:
+        if k < rows.shape[1] and k <= MOST_DIMENSIONS:
             bases = rivals(axes.components, k, rng)
             others[k] = [reconstruction_error(X, mean, basis, backend) for basis in bases]
         tick("other subspaces")

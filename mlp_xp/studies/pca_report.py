@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.studies.pca import KINDS, WORKED, Axes, Findings, rounding, shown
+from mlp_xp.studies.pca import KINDS, WORKED, Axes, Findings, shown
 from mlp_xp.studies.report import Claim, Report
+from mlp_xp.studies.rounding import rounding
 
 HEADER = ("axes", "share of variance", "reconstruction error", "variances left out", "best other subspace's error")
 MOVED = {
