@@ -58,7 +58,7 @@ class Run(NamedTuple):
 
 
 class Nested(NamedTuple):
-    """A fit that began at the centres of the one with a cluster less, and at the row that is worst off there.
+    """A fit that began at the centres of the one with a cluster less, and at one more row.
 
     Attributes
     ----------
@@ -157,13 +157,15 @@ class Fitter:
 def distances(rows: NDArray[np.float64], centers: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
     """Return the distances of rows from as many centres, or all from one; of "l2" squared."""
     differences = rows - centers
-    return (differences**2 if metric == "l2" else np.abs(differences)).sum(axis=-1)
+    each: NDArray[np.float64] = (differences**2 if metric == "l2" else np.abs(differences)).sum(axis=-1)
+    return each
 
 
 def nearest(rows: NDArray[np.float64], centers: NDArray[np.float64], metric: str) -> NDArray[np.int32]:
     """Return the number of every row's nearest centre."""
     table = np.stack([distances(rows, center, metric) for center in centers])
-    return table.argmin(axis=0).astype(np.int32)
+    labels: NDArray[np.int32] = table.argmin(axis=0).astype(np.int32)
+    return labels
 
 
 def follow(rows: NDArray[np.float64], begin: NDArray[np.float64], metric: str, fitter: Fitter) -> Run:
@@ -186,20 +188,22 @@ def follow(rows: NDArray[np.float64], begin: NDArray[np.float64], metric: str, f
 
 
 def study_nested(
-    rows: NDArray[np.float64], n_clusters: int, metric: str, fitter: Fitter, tick: Callable[[str], None]
+    rows: NDArray[np.float64],
+    begin: NDArray[np.float64],
+    metric: str,
+    fitter: Fitter,
+    tick: Callable[[str], None],
 ) -> list[Nested]:
-    """Return fits of 1, 2, … clusters, each from the centres of the one before and the row that is worst off."""
-    X = fitter.put(rows)
-    centers, each = rows[:0], distances(rows, rows.mean(axis=0), metric)
+    """Return fits of 1, 2, … clusters, each from the centres of the one before and the next row of ``begin``."""
+    X, centers = fitter.put(rows), begin[:0]
     found = []
-    for k in range(1, n_clusters + 1):
-        begin = np.concatenate([centers, rows[[int(np.argmax(each))]]])
-        kmeans = fitter.fit(X, begin, metric)
+    for k in range(1, len(begin) + 1):
+        kmeans = fitter.fit(X, np.concatenate([centers, begin[k - 1 : k]]), metric)
         centers, labels = fitter.centers(kmeans), fitter.labels(kmeans)
         again = fitter.labels(fitter.fit(X, centers, metric, max_iter=1))
-        each = distances(rows, centers[labels], metric)
+        objective = float(distances(rows, centers[labels], metric).sum())
         is_over = bool(np.all(again == labels))
-        found.append(Nested(k, float(each.sum()), kmeans.deviations(X), kmeans.n_iter_, is_over))
+        found.append(Nested(k, objective, kmeans.deviations(X), kmeans.n_iter_, is_over))
         tick(f"{k} clusters, {metric}")
     return found
 
@@ -251,7 +255,7 @@ def study(
     for metric in METRICS:
         runs.append(follow(rows, begin, metric, fitter))
         tick(f"half-steps, {metric}")
-    nested = {metric: study_nested(rows, n_clusters, metric, fitter, tick) for metric in METRICS}
+    nested = {metric: study_nested(rows, begin, metric, fitter, tick) for metric in METRICS}
     exactly = Fitter(fitter.backend, fitter.dtype, "exact")
     X = fitter.put(rows)
     exact = exactly.fit(X, begin, "l2").deviations(X)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from mlp_xp.studies.pca import COPIES, RIVALS, Findings, shown
+from mlp_xp.studies.pca import COPIES, MOST_DIMENSIONS, RIVALS, Findings, shown
 from mlp_xp.studies.pca_report import SHARES, axes_needed, shares
 from mlp_xp.studies.pictures import draw_images
 from mlp_xp.studies.rows import image_side
@@ -85,19 +85,19 @@ def _draw_variances(panel: Panel, findings: Findings) -> None:
         panel.plot([needed, needed], [0.0, total[needed - 1]], ":", color="0.4", linewidth=1.0)
         panel.plot([needed], [total[needed - 1]], "o", color="C1", markersize=4)
         panel.annotate(
-            f"{share:.0%}: {needed}",
-            (needed, total[needed - 1]),
-            fontsize=8,
-            textcoords="offset points",
-            xytext=(4, -8),
-        )
-    panel.set_xlim(0.4, total.size + 0.6)
-    panel.set_ylim(0.0, 1.05)
+            f"{share:.0%}: {needed}", (needed, total[needed - 1]), fontsize=8,
+            ha="right", textcoords="offset points", xytext=(-4, 3),
+        )  # fmt: skip
+    panel.set_xlim(0.5, total.size + 0.5)
+    panel.set_ylim(0.0, 1.1)
     panel.yaxis.set_major_formatter(PercentFormatter(1.0))
     panel.legend(frameon=False, fontsize=8, loc="center right")
     panel.grid(alpha=0.25)
     panel.set_title("Share of the variance")
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if total.size > MOST_DIMENSIONS:
+        _make_logarithmic(panel, total.size)
+    else:
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set_xlabel("axis")
 
 
@@ -184,13 +184,19 @@ def _draw_errors(panel: Panel, findings: Findings) -> None:
             panel.plot(*zip(*points, strict=True), "x", color=color, markersize=5, label=name)
     if kept:
         panel.plot(*zip(*kept, strict=True), "-", color="C0", label="the first axes")
-    panel.set_xscale("log")
+    _make_logarithmic(panel, len(findings.axes.variances))
     panel.set_yscale("log")
-    panel.xaxis.set_major_locator(FixedLocator(shown(len(findings.axes.variances))[:-1]))
-    panel.xaxis.set_major_formatter("{x:.0f}")
-    panel.xaxis.set_minor_locator(NullLocator())
-    panel.legend(frameon=False, fontsize=8, loc="lower left")
+    if others or kept:
+        panel.legend(frameon=False, fontsize=8, loc="lower left")
     panel.grid(alpha=0.25)
     panel.set_title("No other subspace is nearer to the rows")
     panel.set_ylabel("mean squared error / whole variance")
     panel.set_xlabel("axes")
+
+
+def _make_logarithmic(panel: Panel, n_axes: int) -> None:
+    """Show numbers of axes on a logarithmic scale, those of the table by name."""
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(FixedLocator(shown(n_axes)[:-1] or [1]))
+    panel.xaxis.set_major_formatter("{x:.0f}")
+    panel.xaxis.set_minor_locator(NullLocator())
