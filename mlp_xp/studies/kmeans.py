@@ -7,11 +7,13 @@ computed here on the host, in float64, from the centres and labels that the esti
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 from mlp_xp.backend import Backend
 from mlp_xp.cluster import KMeans
@@ -141,16 +143,19 @@ class Fitter:
     def fit(self, X: Any, begin: NDArray[np.float64], metric: str, max_iter: int = MAX_ITER) -> KMeans:
         """Return what is fitted from given centres, to the very end."""
         settings: dict[str, Any] = {"max_iter": max_iter, "metric": metric, "arithmetic": self.arithmetic}
-        return KMeans(len(begin), init=begin, tol=0.0, **settings).fit(X)
+        with warnings.catch_warnings():
+            if max_iter == 1:  # a cluster may well be empty for an iteration
+                warnings.simplefilter("ignore", ConvergenceWarning)
+            return KMeans(len(begin), init=begin, tol=0.0, **settings).fit(X)
 
     def centers(self, kmeans: KMeans) -> NDArray[np.float64]:
         """Return the centres on the host, shape (k, d)."""
         centers: NDArray[Any] = self.backend.to_host(kmeans.cluster_centers_)
         return centers.astype(np.float64)
 
-    def labels(self, kmeans: KMeans) -> NDArray[np.int32]:
-        """Return the labels on the host, shape (n,)."""
-        labels: NDArray[np.int32] = self.backend.to_host(kmeans.labels_)
+    def labels(self, kmeans: KMeans, X: Any) -> NDArray[np.int32]:
+        """Return the clusters that rows on the backend go to, shape (n,), on the host; ties as the next fit has them."""
+        labels: NDArray[np.int32] = self.backend.to_host(kmeans.predict(X))
         return labels
 
 
@@ -176,7 +181,7 @@ def follow(rows: NDArray[np.float64], begin: NDArray[np.float64], metric: str, f
     is_over = False
     while not is_over and len(path) <= MAX_ITER:
         step = fitter.fit(X, centers, metric, max_iter=1)
-        moved, after = fitter.centers(step), fitter.labels(step)
+        moved, after = fitter.centers(step), fitter.labels(step, X)
         each = distances(rows, moved[labels], metric)
         for empty in set(range(len(begin))) - set(labels.tolist()):  # it is moved to a row, which goes with it
             each = np.minimum(each, distances(rows, moved[empty], metric))
@@ -199,8 +204,8 @@ def study_nested(
     found = []
     for k in range(1, len(begin) + 1):
         kmeans = fitter.fit(X, np.concatenate([centers, begin[k - 1 : k]]), metric)
-        centers, labels = fitter.centers(kmeans), fitter.labels(kmeans)
-        again = fitter.labels(fitter.fit(X, centers, metric, max_iter=1))
+        centers, labels = fitter.centers(kmeans), fitter.labels(kmeans, X)
+        again = fitter.labels(fitter.fit(X, centers, metric, max_iter=1), X)
         objective = float(distances(rows, centers[labels], metric).sum())
         is_over = bool(np.all(again == labels))
         found.append(Nested(k, objective, kmeans.deviations(X), kmeans.n_iter_, is_over))
