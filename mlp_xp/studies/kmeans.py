@@ -117,6 +117,12 @@ class Findings:
     shifts: Sequence[Shift]
 
     @property
+    def what(self) -> str:
+        """The rows, for people."""
+        first = "" if self.n_rows == self.n_given else f"the first {self.n_rows:,} of "
+        return f"{first}{self.n_given:,} rows of {self.n_features} features: {self.where}"
+
+    @property
     def tolerance(self) -> float:
         """What rounding may do to a sum over the rows, relative to it."""
         epsilon = EXACT_EPSILON if self.arithmetic == "exact" else float(np.finfo(self.dtype).eps)
@@ -154,7 +160,7 @@ class Fitter:
         return centers.astype(np.float64)
 
     def labels(self, kmeans: KMeans, X: Any) -> NDArray[np.int32]:
-        """Return the clusters that rows on the backend go to, shape (n,), on the host; ties as the next fit has them."""
+        """Return the clusters of rows on the backend, shape (n,), on the host; in ties those of the next iteration."""
         labels: NDArray[np.int32] = self.backend.to_host(kmeans.predict(X))
         return labels
 

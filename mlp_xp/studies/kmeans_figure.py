@@ -28,9 +28,7 @@ def draw_kmeans(findings: Findings) -> Figure:
     """Draw the worked case with its paths, J over half-steps and against k, outliers' pull, and the data's centres."""
     figure = Figure(figsize=(14.0, 8.6), layout="constrained")
     grid = figure.add_gridspec(2, 3)
-    figure.suptitle(
-        f"k-means of {findings.n_rows:,} rows of {findings.n_features} features: {findings.where}", fontsize=11
-    )
+    figure.suptitle(f"k-means of {findings.what}", fontsize=11)
     _draw_worked(figure.add_subplot(grid[0, 0]), findings)
     _draw_falling(figure.add_subplot(grid[0, 1]), findings)
     _draw_shares(figure.add_subplot(grid[0, 2]), findings)
@@ -68,7 +66,7 @@ def _draw_falling(panel: Axes, findings: Findings) -> None:
     """Draw how far J is above its end, after every half-step."""
     for run in findings.runs:
         objectives = np.asarray(run.objectives)
-        above = (objectives - objectives[-1]) / objectives[-1]
+        above = (objectives - objectives[-1]) / (objectives[-1] or 1.0)  # 0 where every row has a centre
         steps = np.arange(objectives.size) / 2
         is_seen = above > findings.tolerance
         color = COLORS[run.metric]
@@ -76,7 +74,13 @@ def _draw_falling(panel: Axes, findings: Findings) -> None:
         for begin, face in ((0, color), (1, "white")):
             some = is_seen & (np.arange(objectives.size) % 2 == begin)
             panel.plot(steps[some], above[some], "o", color=color, markersize=4, markerfacecolor=face)
-        panel.plot([], [], "-", color=color, label=f"{run.metric}: J ends at {objectives[-1]:.5g}")
+        panel.plot(
+            [],
+            [],
+            "-",
+            color=color,
+            label=f"{run.metric}: J ends at {objectives[-1]:,.{2 if objectives[-1] < 1000 else 0}f}",
+        )
     panel.plot([], [], "ok", markersize=4, label="after assigning")
     panel.plot([], [], "ok", markersize=4, markerfacecolor="white", label="after updating")
     panel.set_yscale("log")

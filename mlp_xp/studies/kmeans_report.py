@@ -32,11 +32,7 @@ def report(findings: Findings, backend: dict[str, Any]) -> Report:
         "exact_deviations": {name: str(part) for name, part in findings.exact._asdict().items()},
         "outliers": [shift._asdict() for shift in findings.shifts],
     }
-    first = "" if findings.n_rows == findings.n_given else f"the first {findings.n_rows:,} of "
-    title = (
-        f"k-means of {first}{findings.n_given:,} rows of {findings.n_features} features: {findings.where}, "
-        f"{findings.dtype}, {findings.arithmetic} arithmetic"
-    )
+    title = f"k-means of {findings.what}, {findings.dtype}, {findings.arithmetic} arithmetic"
     return Report("kmeans", title, HEADER, rows, claims(findings), data)
 
 

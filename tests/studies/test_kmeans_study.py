@@ -174,6 +174,15 @@ def test_centres_that_are_images_are_shown_as_such(numpy_backend: Backend) -> No
     assert images.shape == (2 * 6 - 1, 3 * 6 - 1)
 
 
+@pytest.mark.parametrize("n_clusters", [1, 5])
+@pytest.mark.parametrize("arithmetic", ["native", "exact"])
+def test_few_rows_are_enough(numpy_backend: Backend, n_clusters: int, arithmetic: str) -> None:
+    rows = np.asarray([[0.0], [1.0], [10.0], [11.0], [100.0]])
+    found = study(rows, 5, "five", n_clusters, Fitter(numpy_backend, "float64", arithmetic), 0)
+    assert report(found, {}).holds
+    draw_kmeans(found)
+
+
 @pytest.mark.parametrize("n_clusters", [0, 151])
 def test_as_many_clusters_as_rows_at_most(numpy_backend: Backend, n_clusters: int) -> None:
     with pytest.raises(SettingsError, match=f"clusters = {n_clusters}: must be from 1 to .* 150"):

@@ -136,8 +136,8 @@ def test_the_report_is_json(findings: Findings) -> None:
 
 
 def shares_of_iris() -> NDArray[np.float64]:
-    eigenvalues: NDArray[np.float64] = np.linalg.eigvalsh(np.cov(IRIS.T))[::-1]
-    return eigenvalues / eigenvalues.sum()
+    eigenvalues = np.linalg.eigvalsh(np.cov(IRIS.T))[::-1]
+    return np.asarray(eigenvalues / eigenvalues.sum(), dtype=np.float64)
 
 
 def test_the_picture_shows_what_was_found(findings: Findings) -> None:
