@@ -16,6 +16,7 @@ from sklearn.datasets import load_iris
 
 from mlp_xp.backend import Backend, open_backend
 from mlp_xp.cli import main
+from mlp_xp.cluster import KMeans
 from mlp_xp.clustering.deviations import Deviations
 from mlp_xp.errors import SettingsError
 from mlp_xp.studies.kmeans import (
@@ -26,6 +27,7 @@ from mlp_xp.studies.kmeans import (
     n_steps,
     nearest,
     study,
+    study_nested,
 )
 from mlp_xp.studies.kmeans_figure import draw_kmeans
 from mlp_xp.studies.kmeans_report import claims, report
@@ -81,6 +83,17 @@ def test_a_cluster_that_is_empty_raises_nothing(backend: Backend) -> None:
     run = follow(rows, np.asarray([[0.0], [50.0], [1000.0]]), "l2", Fitter(backend, "float64", "native"))
     assert len(np.unique(run.labels)) == 3
     assert all(after <= before for before, after in pairwise(run.objectives))
+
+
+def test_each_fit_begins_where_the_one_before_ended(numpy_backend: Backend) -> None:
+    begin = IRIS[[0, 1, 2]]
+    nested = study_nested(IRIS, begin, "l2", Fitter(numpy_backend, "float64", "native"), lambda _: None)
+    centers = IRIS[:0]
+    for k, fit in enumerate(nested, start=1):
+        alone = KMeans(k, init=np.concatenate([centers, begin[k - 1 : k]]), tol=0.0).fit(IRIS)
+        assert (fit.k, fit.n_iter) == (k, alone.n_iter_)
+        assert fit.objective == pytest.approx(alone.inertia_, rel=1e-12)
+        centers = alone.cluster_centers_
 
 
 def wrong(findings: Findings) -> dict[str, Findings]:
@@ -161,6 +174,7 @@ def test_the_picture_shows_what_was_found(findings: Findings) -> None:
     assert np.all(np.diff(heights) <= 0.0)
     within, between = ([bar.get_height() for bar in bars] for bars in shares.containers)
     np.testing.assert_allclose(np.add(within, between), 1.0)
+    assert [bar.get_y() for bar in shares.containers[1]] == within
     assert [line.get_label() for line in outliers.get_lines()][::3] == ["l2, 1 outlier", "l1, 1 outlier"]
     assert legend(centers) == ["l2: means", "l1: medians"]
     np.testing.assert_array_equal(centers.get_lines()[0].get_ydata(), findings.runs[0].path[-1][0])
