@@ -91,7 +91,8 @@ def _draw_variances(panel: Panel, findings: Findings) -> None:
     panel.set_xlim(0.5, total.size + 0.5)
     panel.set_ylim(0.0, 1.1)
     panel.yaxis.set_major_formatter(PercentFormatter(1.0))
-    panel.legend(frameon=False, fontsize=8, loc="center right")
+    # Where the curve is not: it rises at once on a linear scale, slowly on a logarithmic one.
+    panel.legend(frameon=False, fontsize=8, loc="upper left" if total.size > MOST_DIMENSIONS else "center right")
     panel.grid(alpha=0.25)
     panel.set_title("Share of the variance")
     if total.size > MOST_DIMENSIONS:
