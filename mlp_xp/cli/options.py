@@ -42,7 +42,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="factor of the features, such as 1/256; default: 1/256 for 8-bit images, 1/16 for digits, else 1",
     )
     group.add_argument("--test-size", type=_share, default=0.2, metavar="F", help="share kept for testing; default 0.2")
-    group.add_argument("--split-seed", type=_seed, default=2020, metavar="N", help="default 2020, the lab's")
+    group.add_argument("--split-seed", type=seed, default=2020, metavar="N", help="default 2020, the lab's")
 
 
 def make_source(options: argparse.Namespace) -> DataSource:
@@ -205,7 +205,8 @@ def _fraction(text: str) -> float:
     return value
 
 
-def _seed(text: str) -> int:
+def seed(text: str) -> int:
+    """Return a whole number that every library's generator takes as its seed."""
     if not text.isdecimal() or int(text) >= 1 << 32:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {(1 << 32) - 1}")
     return int(text)

@@ -13,6 +13,8 @@ from mlp_xp.files import make_folder, write_atomically, writing
 
 STUDIES = {
     "gradients": "how gradients vanish in deep networks, and what helps",
+    "kmeans": "how k-means falls, ends and depends on k, and what outliers do to means and medians",
+    "pca": "what principal components are, and what leaves them as they are",
 }
 """Name -> what it shows; each has a module ``mlp_xp.cli.study_NAME``."""
 
