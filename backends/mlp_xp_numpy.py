@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
@@ -66,19 +67,23 @@ class NumPyBackend(Backend):
     ) -> tuple[PyTree, tuple[Array, ...]]:
         # Threads that take whole steps share out all of their operations, of which BLAS's only share out its own.
         n_threads = max((info["num_threads"] for info in self._blas.info()), default=1)
-        if min(n_threads, xs[0].shape[0]) == 1:
-            return super().map_reduce(step, zero, xs, constants)
+        numbers = range(xs[0].shape[0])
 
         def run(i: int) -> tuple[PyTree, tuple[Array, ...]]:
             with np.errstate(over="ignore", invalid="ignore"):
                 return step(tuple(x[i] for x in xs), constants)
 
-        ys = []
-        with _limiting, self._blas.limit(limits=1), ThreadPoolExecutor(n_threads) as pool:
-            for summands, y in pool.map(run, range(xs[0].shape[0])):
-                zero = rebuild(zero, map(np.add, leaves(zero), leaves(summands)))
+        def add_up(results: Iterable[tuple[PyTree, tuple[Array, ...]]]) -> tuple[PyTree, tuple[Array, ...]]:
+            sums, ys = zero, []
+            for summands, y in results:
+                sums = rebuild(sums, map(np.add, leaves(sums), leaves(summands)))
                 ys.append(y)
-        return zero, tuple(map(np.stack, zip(*ys, strict=True)))
+            return sums, tuple(map(np.stack, zip(*ys, strict=True)))
+
+        if min(n_threads, len(numbers)) == 1:
+            return add_up(map(run, numbers))
+        with _limiting, self._blas.limit(limits=1), ThreadPoolExecutor(n_threads) as pool:
+            return add_up(pool.map(run, numbers))
 
     @cached_property
     def _blas(self) -> ThreadpoolController:

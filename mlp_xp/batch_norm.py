@@ -94,17 +94,18 @@ def track(
 ) -> tuple[Array, Array]:
     """Return running mean and variance, shape (..., n_out), after a batch: the variance is the unbiased estimate.
 
-    Of weighted rows it is the variance / (1 - Σ share²). A batch of rows without weight leaves no trace.
+    Of weighted rows it is the variance / (1 - Σ share²). A batch in which no row or a single one has weight leaves no
+    trace: it has no spread.
     """
     n = batch.values.shape[-2]
     if shares is None:
-        part, unbiased = MOMENTUM, arithmetic.multiply(batch.variance, n / (n - 1.0) if n > 1 else 1.0)
+        part, unbiased = (MOMENTUM if n > 1 else 0.0), arithmetic.multiply(batch.variance, n / max(n - 1.0, 1.0))
     else:
         squares = arithmetic.sum(arithmetic.multiply(shares, shares), axis=-1)[..., None]
         xp, one, zero = arithmetic.xp, arithmetic.xp.ones_like(squares), arithmetic.xp.zeros_like(squares)
-        part = xp.where(squares > 0.0, one * MOMENTUM, zero)
-        left = xp.where(squares < 1.0, one - squares, one)
-        unbiased = arithmetic.divide(batch.variance, left)
+        has_spread = (squares > 0.0) & (squares < 1.0)
+        part = xp.where(has_spread, one * MOMENTUM, zero)
+        unbiased = arithmetic.divide(batch.variance, xp.where(has_spread, one - squares, one))
 
     def blend(running: Array, new: Array) -> Array:
         return arithmetic.round_state(arithmetic.multiply(running, 1.0 - part) + arithmetic.multiply(new, part))

@@ -83,7 +83,7 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
 
     Notes
     -----
-    Memory is that of a copy of X and of a block of rows × clusters. What differs from scikit-learn's: sparse tables,
+    Memory is that of a copy of X and of a block of rows × clusters (on NumPy, one per thread of BLAS). What differs from scikit-learn's: sparse tables,
     negative weights and ``algorithm="elkan"`` are refused, and a callable ``init`` is given X itself, not X less its
     mean. What it does not have: ``metric``, ``arithmetic``, ``objective_curve_``, `deviations`, and X elsewhere.
 
@@ -219,6 +219,8 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
         dtype = "float64" if self.arithmetic == "exact" or X.dtype == xp.float64 else "float32"
         offset = xp.mean(X, axis=0) if is_centred else backend.asarray(np.zeros(X.shape[1]), dtype)
         table = self._tabulate(X, weights, offset, None, backend)
+        if not np.isfinite(table.on_host(table.norms)).all():
+            raise ValueError(f"the squares of X's values are too large for {X.dtype}: scale X")
         if self.arithmetic == "exact":
             warn_of_erased(X, xp.reshape(table.features, (-1, X.shape[1])), backend)
         # Of rows less their mean, norms are squares of deviations: there is no need for a second look at X.

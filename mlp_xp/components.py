@@ -117,6 +117,8 @@ def _center(X: Array, xp: Namespace) -> tuple[Array, Array, Array]:
     """Return the mean of rows, shape (d,), their deviations from it, shape (n, d), and the sum of these squared."""
     mean = xp.mean(X, axis=0)
     centred = X - mean
+    rest = xp.mean(centred, axis=0)  # what rounding left, which is much where the mean is far from 0
+    mean, centred = mean + rest, centred - rest
     squares = xp.sum(centred * centred)
     _require_finite(squares, xp)
     return mean, centred, squares

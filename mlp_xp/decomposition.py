@@ -319,10 +319,9 @@ class PCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  # 
         return narrow(self, X, self.components_.dtype, backend.xp)
 
     def _project(self, X: Array) -> Array:
-        """Return rows along the axes; the mean is taken off there, where there are fewer numbers."""
+        """Return rows along the axes."""
         xp = backend_of(X).xp
-        axes = xp.matrix_transpose(self.components_)
-        along = xp.matmul(X, axes) - xp.matmul(self.mean_, axes)
+        along = xp.matmul(X - self.mean_, xp.matrix_transpose(self.components_))
         if not self.whiten:
             return along
         deviations = xp.sqrt(self.explained_variance_)

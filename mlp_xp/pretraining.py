@@ -48,7 +48,7 @@ def pretrain_layerwise(
     Parameters
     ----------
     loop : Loop
-        Has the new parameters at the end; its optimiser's state stays as it is.
+        Has the new parameters after every epoch; its optimiser's state stays as it is.
     last_layer : callable
         Returns, on the device, what is on top of hidden layer ``stage`` to begin with.
     epochs : callable
@@ -71,7 +71,8 @@ def pretrain_layerwise(
             optimizer_state=step.optimizer.init(learnt, step.arithmetic),
         )
         for epoch, inputs in enumerate(epochs(stage)):
-            yield Pretrained(stage, epoch, alone.losses(alone.run(*inputs)))
-        loop.parameters = (*alone.parameters[: stage + 1], *loop.parameters[stage + 1 :])
-    if n_hidden:
-        loop.parameters = alone.parameters
+            losses = alone.losses(alone.run(*inputs))
+            loop.parameters = (*alone.parameters[: stage + 1], *loop.parameters[stage + 1 :])
+            if stage == n_hidden - 1:
+                loop.parameters = alone.parameters
+            yield Pretrained(stage, epoch, losses)

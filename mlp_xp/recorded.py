@@ -67,6 +67,8 @@ def load_model(folder: Path | str, backend: Backend) -> Model:
             raise RunError(
                 f"{folder / WEIGHTS}: layer {i} does not hold finite numbers of {settings.dtype}; train again"
             )
+        if isinstance(layer, NormalizedLayer) and np.any(layer.variance < 0):
+            raise RunError(f"{folder / WEIGHTS}: layer {i} has running variances below 0; train again")
     parameters = map_parameters(lambda array: backend.asarray(array, settings.dtype), layers)
     arithmetic = open_arithmetic(settings.arithmetic, backend, settings.dtype).for_inference()
     return Model(objective, parameters, data.scale, data.n_classes, backend, arithmetic, settings.dtype)
@@ -215,6 +217,9 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise RunError(f"{path} is missing; restore it from a copy, or train again") from None
+        raise RunError(
+            f"{path} is missing: no epoch of this run was finished, or the file was removed; restore it from a copy, "
+            "or train again"
+        ) from None
     except (OSError, ValueError) as error:
         raise unusable(path, f"cannot be read: {error}") from error

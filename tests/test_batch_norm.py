@@ -81,10 +81,11 @@ def test_batches_that_have_no_spread(backend: Backend, shares: Any) -> None:
     batch = normalize_batch(backend.asarray(Z), given, arithmetic)
     assert np.all(np.isfinite(backend.to_host(batch.values)))
     before = backend.asarray(np.full(4, 3.0))
-    mean, variance = track(before, before, batch, given, arithmetic)
-    part = MOMENTUM if shares.any() else 0.0
-    assert_array(mean, (1 - part) * 3.0 + part * (shares @ Z), backend, like=before)
-    assert_array(variance, np.full(4, (1 - part) * 3.0), backend, like=before)
+    for after in track(before, before, batch, given, arithmetic):
+        assert_array(after, np.full(4, 3.0), backend, like=before)
+    alone = normalize_batch(backend.asarray(Z[:1]), None, arithmetic)
+    for after in track(before, before, alone, None, arithmetic):
+        assert_array(after, np.full(4, 3.0), backend, like=before)
 
 
 def test_inference_takes_every_row_by_itself(backend: Backend) -> None:
@@ -215,6 +216,9 @@ def test_a_recorded_run_predicts_and_is_verified(
     assert main(["verify", str(run)]) == 0
     assert main(["verify", str(run), "--epochs", "1-1"]) == 0  # from a checkpoint: nothing is pre-trained again
     capsys.readouterr()
+    edit_tensors("weights.safetensors", lambda tensors: tensors["layers.0.variance"].__imul__(-1.0))(run)
+    with pytest.raises(RunError, match="layer 0 has running variances below 0; train again"):
+        load_model(run, numpy_backend)
     alter = edit_tensors("weights.safetensors", lambda tensors: tensors.update({"layers.0.scale": np.ones(3)}))
     alter(run)
     with pytest.raises(RunError, match=r"layer 0 has shapes .*but run.json says"):

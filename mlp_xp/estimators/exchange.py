@@ -29,8 +29,8 @@ def to_sklearn(estimator: BaseMultilayerPerceptron) -> Any:
         If scikit-learn has no such activation, no shortcuts or no batch normalisation.
     """
     check_is_fitted(estimator)
-    for name in ("residual", "batch_norm"):
-        if getattr(estimator, name):
+    for name, is_there in (("residual", estimator.residual), ("batch_norm", estimator.batch_norm or estimator.scales_)):
+        if is_there:
             raise ValueError(f"{name}=True: scikit-learn has nothing of the kind that could predict the same")
     there = getattr(sklearn.neural_network, type(estimator).__name__)()
     parameters = {name: value for name, value in estimator.get_params().items() if name in there.get_params()}

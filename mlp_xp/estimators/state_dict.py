@@ -71,7 +71,7 @@ def from_state_dict(state: Mapping[str, Array]) -> Parameters:
     numbers = sorted(modules)
     kinds = [modules[number] for number in numbers]
     are_known = all(kind in (DENSE, UNBIASED, BATCH_NORM) for kind in kinds)
-    have_bias = all(BATCH_NORM in kinds[i + 1 : i + 2] for i, kind in enumerate(kinds) if kind == UNBIASED)
+    have_bias = all(modules.get(number + 1) == BATCH_NORM for number in numbers if modules[number] == UNBIASED)
     if not (kinds and are_known and have_bias) or -1 in numbers:
         raise ValueError(
             f"the state_dict has {', '.join(state) or 'nothing'}: it must have a weight and a bias of every layer, "
@@ -86,7 +86,7 @@ def from_state_dict(state: Mapping[str, Array]) -> Parameters:
         number = numbers.pop(0)
         weight = hosts[f"{number}.weight"]
         parts = [hosts[f"{number}.{name}"] for name in ("bias",) if name in modules[number]]
-        if numbers and modules[numbers[0]] == BATCH_NORM:
+        if modules.get(number + 1) == BATCH_NORM:  # not after the activation: that is another network
             last = numbers.pop(0)
             parts += [hosts[f"{last}.{name}"] for name in ("bias", "weight", "running_mean", "running_var")]
         is_layer = weight.ndim == 2 and weight.size > 0 and all(part.shape == weight.shape[:1] for part in parts)

@@ -200,11 +200,12 @@ def fit_stochastic(
     step = TrainingStep(objective, progress.optimizer, 1.0, problem.arithmetic, float(estimator.dropout), limit)
     loop = Loop(step, problem.rows, problem.backend, parameters, progress.optimizer_state)
     sizes = np.minimum(batch_size, len(rows) - np.arange(0, len(rows), batch_size))
-    best = parameters
     estimator.n_iter_ = 0
     try:
-        if plan.pretrain_epochs:
-            _pretrain(estimator, problem, plan, loop)
+        try:
+            if plan.pretrain_epochs:
+                _pretrain(estimator, problem, plan, loop)
+        finally:  # interrupted, it has learnt something, too
             best = loop.parameters
         for _ in range(1 if incremental else estimator.max_iter):
             if estimator.shuffle:
@@ -265,7 +266,6 @@ def _pretrain(estimator: BaseMultilayerPerceptron, problem: Problem, plan: Plan,
         _check_finite(losses, f"pre-training of layer {stage}, epoch {epoch + 1}", estimator)
         estimator._say(f"Pre-training of layer {stage}, epoch {epoch + 1}, loss = {losses.mean():.8f}")
         estimator._remember(loop.parameters)
-    estimator._remember(loop.parameters)
 
 
 def _make_optimizer(estimator: BaseMultilayerPerceptron) -> Optimizer:

@@ -8,6 +8,7 @@ dependencies with gradient descent is difficult", IEEE Transactions on Neural Ne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -64,8 +65,13 @@ class Flow(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """The first layer's norm divided by the last's."""
-        return float(self.norms[0] / self.norms[-1])
+        """The first layer's norm divided by the last's; not a number where that is 0, as nothing is learnt."""
+        return float(self.norms[0] / self.norms[-1]) if self.norms[-1] > 0.0 else math.nan
+
+    @property
+    def is_within_bounds(self) -> bool:
+        """Whether no norm is larger than its bound; rounding is far below what is allowed for it."""
+        return self.bounds is None or bool(np.all(self.norms <= self.bounds * (1.0 + 1e-3)))
 
 
 class Moment(NamedTuple):
@@ -146,7 +152,7 @@ def at_start(settings: Settings, data: Dataset, backend: Backend) -> Flow:
 
 
 def follow(settings: Settings, data: Split, backend: Backend) -> Iterator[Moment]:
-    """Train a network, and yield it at the start (after a pre-training) and after every epoch.
+    """Train a network, and yield it at the start (after a pre-training) and after every epoch, until it diverges.
 
     Raises
     ------
@@ -154,8 +160,9 @@ def follow(settings: Settings, data: Split, backend: Backend) -> Iterator[Moment
         If the data are of a regression, or the settings do not fit them.
     """
     trainer = _open(settings, data.train, backend)
-    for _ in trainer.pretrain():
-        pass
+    for pretrained in trainer.pretrain():
+        if not np.isfinite(pretrained.losses).all():
+            return
     yield Moment(0, _measured(trainer), None, None)
     start = trainer.model.host_parameters()
     try:

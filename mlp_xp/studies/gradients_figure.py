@@ -33,7 +33,7 @@ def draw_gradients(findings: Findings) -> Figure:
         panel.grid(alpha=0.25)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.title.set_fontsize(9.5)
-    handles = [panels[1, 0].get_lines()[i] for i in range(len(findings.moments))]
+    handles = panels[1, 0].get_lines()
     figure.legend(handles, [*findings.moments], loc="outside lower center", ncols=len(handles), frameon=False)
     return figure
 
@@ -59,7 +59,7 @@ def _draw_bounds(panel: Axes, findings: Findings) -> None:
 
 def _draw_mitigations(panel: Axes, findings: Findings) -> None:
     for name, moments in findings.moments.items():
-        if name == PLAIN or name not in STEEPEST:
+        if moments and (name == PLAIN or name not in STEEPEST):
             flow = moments[0].flow
             panel.semilogy(np.arange(1, flow.norms.size + 1), flow.norms, "o-", markersize=4, color=_color(name))
     panel.set_title(f"At the start ({PLAIN}): what helps\n(pre-training: when it is over)")
@@ -92,7 +92,7 @@ def _draw_training(panel: Axes, findings: Findings) -> None:
 def _draw_accuracy(panel: Axes, findings: Findings) -> None:
     for name, moments in findings.moments.items():
         known = [(moment.epoch, 100.0 * moment.accuracy) for moment in moments if moment.accuracy is not None]
-        panel.plot(*zip(*known, strict=True), "-", color=_color(name))
+        panel.plot([epoch for epoch, _ in known], [percent for _, percent in known], "-", color=_color(name))
     panel.set_ylim(0.0, 100.0)
     panel.set_title("What is learnt")
     panel.set_ylabel("test accuracy [%]")
@@ -106,6 +106,7 @@ def _draw_dead(panel: Axes, findings: Findings) -> None:
     panel.bar(layers - 0.2, start, 0.4, color="0.7", label="at the start")
     panel.bar(layers + 0.2, end, 0.4, color=_color("relu"), label="at the end")
     panel.set_ylim(0.0, max(1.0, 1.3 * max(start.max(), end.max())))
+    panel.yaxis.set_major_locator(MaxNLocator(integer=True))
     panel.legend(frameon=False, fontsize=8, loc="best")
     panel.set_title("ReLU: units that are 0 for every row")
     panel.set_ylabel(f"of {findings.networks['relu'].hidden_layer_sizes[0]} units")

@@ -69,6 +69,8 @@ def report(findings: Findings, backend: dict[str, Any]) -> Report:
 
 
 def _row(name: str, moments: Sequence[Moment], n_epochs: int) -> tuple[str, ...]:
+    if not moments:
+        return (name, *"-" * 5, "diverged in pre-training")
     start, end = moments[0], moments[-1]
     accuracy = "-" if end.accuracy is None else f"{end.accuracy:.2%}"
     return (
@@ -88,12 +90,22 @@ def _claims(findings: Findings) -> list[Claim]:
     for activation, steepest in STEEPEST.items():
         flows = [moment.flow for moment in findings.moments[activation]]
         flows += [flow for _, flow in findings.starts[activation]]
-        shares = [float(np.max(flow.norms / flow.bounds)) for flow in flows if flow.bounds is not None]
-        # Rounding is far below; a bound that is met is met in the last layer, by a single row.
-        holds = all(share <= 1.0 + 1e-3 for share in shares)
+        holds = all(flow.is_within_bounds for flow in flows)
+        bounded = [
+            (flow.norms[flow.bounds > 0], flow.bounds[flow.bounds > 0]) for flow in flows if flow.bounds is not None
+        ]
+        shares = [float(np.max(norms / bounds, initial=0.0)) for norms, bounds in bounded]
         text = f"{activation}: no gradient is longer than {steepest:g} a layer × the weights' norms let it be"
         claims.append(Claim(text, holds, f"at most {max(shares):.2g} of its bound, in {len(shares)} networks"))
     return claims
+
+
+def _share(flow: Flow) -> float:
+    """Return the largest share that a norm is of its bound; where that is 0, it is none."""
+    if flow.bounds is None:
+        return 0.0
+    is_bounded = flow.bounds > 0.0
+    return float(np.max(flow.norms[is_bounded] / flow.bounds[is_bounded], initial=0.0))
 
 
 def _flow(flow: Flow) -> dict[str, Any]:

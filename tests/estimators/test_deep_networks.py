@@ -13,6 +13,7 @@ from mlp_xp.array_types import leaves
 from mlp_xp.backend import Backend
 from mlp_xp.network import Layer, NormalizedLayer
 from mlp_xp.neural_network import MLPClassifier, MLPRegressor
+from mlp_xp.randomness import PRETRAINING, dropout_keys
 
 X, Y = load_iris(return_X_y=True)
 FEW: dict[str, Any] = {"hidden_layer_sizes": (4, 4), "max_iter": 5, "batch_size": 40, "random_state": 0}
@@ -69,6 +70,57 @@ def test_rows_that_fill_up_a_last_batch_do_not_count() -> None:
     parts.partial_fit(X[50:75], Y[50:75])
     for one, other in zip(leaves(whole._parameters), leaves(parts._parameters), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_a_last_batch_of_one_row_leaves_the_statistics_alone() -> None:
+    options = {**FEW, "batch_norm": True, "max_iter": 1, "shuffle": False}
+    uneven = MLPRegressor(**{**options, "batch_size": 50}).fit(X[:51], X[:51, 0])
+    even = MLPRegressor(**{**options, "batch_size": 50}).fit(X[:50], X[:50, 0])
+    for one, other in zip(uneven.running_variances_, even.running_variances_, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+    for one, other in zip(uneven.running_means_, even.running_means_, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+    assert np.any(uneven.intercepts_[-1] != even.intercepts_[-1])
+
+
+def test_pretraining_takes_weights_as_they_are() -> None:
+    """Rows without weight are not there; so also the penalty is that of the others."""
+    options = {**FEW, "max_iter": 1, "shuffle": False, "pretrain": "layerwise", "pretrain_epochs": 3, "alpha": 0.1}
+    weights = (np.arange(150) % 3 > 0) * 1.0
+    given = MLPClassifier(**{**options, "batch_size": 150}).fit(X, Y, sample_weight=weights)
+    alone = MLPClassifier(**{**options, "batch_size": 100}).fit(X[weights > 0], Y[weights > 0])
+    for one, other in zip(leaves(given._parameters), leaves(alone._parameters), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
+
+
+def test_every_epoch_of_pretraining_leaves_out_other_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs: list[int] = []
+
+    def noted(n_steps: int, n_hidden: int, seed: int, epoch: int) -> Any:
+        epochs.append(epoch)
+        return dropout_keys(n_steps, n_hidden, seed, epoch)
+
+    monkeypatch.setattr("mlp_xp.estimators.stochastic.dropout_keys", noted)
+    MLPClassifier(**{**FEW, "max_iter": 2}, dropout=0.2, pretrain="layerwise", pretrain_epochs=3).fit(X, Y)
+    assert epochs == [*range(PRETRAINING, PRETRAINING + 6), 0, 1]
+
+
+def test_an_interrupted_pretraining_keeps_what_was_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+
+    def say(_: Any, text: str) -> None:
+        lines.append(text)
+        if len(lines) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(MLPClassifier, "_say", say)
+    options = {**FEW, "pretrain": "layerwise", "pretrain_epochs": 2, "early_stopping": True}
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        stopped = MLPClassifier(**options).fit(X, Y)
+    assert len(lines) == 2
+    start = MLPClassifier(**{**FEW, "max_iter": 1}).partial_fit(X, Y, classes=[0, 1, 2])
+    assert np.max(np.abs(stopped.coefs_[0] - start.coefs_[0])) > 1e-3
+    assert stopped.predict(X).shape == (150,)
 
 
 def test_a_training_goes_on_by_partial_fit() -> None:
@@ -172,6 +224,17 @@ def test_a_state_dict_with_batch_normalisation_is_pytorchs(backend: Backend) -> 
             ),
             "batch normalisation after some layers alone: an estimator has it after all",
         ),
+        (
+            lambda state: [state.update({f"2.{key[2:]}": state.pop(key)}) for key in [*state] if key[0] == "1"],
+            "must have a weight and a bias of every layer",
+        ),
+        (
+            lambda state: [
+                *[state.update({f"2.{key[2:]}": state.pop(key)}) for key in [*state] if key[0] == "1"],
+                state.update({"0.bias": np.zeros(4)}),
+            ],
+            r"2\.weight has the shape \(4,\)",
+        ),
         (lambda state: state.clear() or state.update(PLAIN), "no batch normalisation, but batch_norm=True"),
     ],
 )
@@ -216,6 +279,8 @@ def test_what_cannot_go_on_or_be_taken_elsewhere_is_refused() -> None:
     for name in ("residual", "batch_norm"):
         with pytest.raises(ValueError, match=f"{name}=True: scikit-learn has nothing of the kind"):
             MLPClassifier(**{**FEW, name: True}).fit(X, Y).to_sklearn()
+    with pytest.raises(ValueError, match="batch_norm=True: scikit-learn has nothing of the kind"):
+        MLPClassifier(**FEW, batch_norm=True).fit(X, Y).set_params(batch_norm=False).to_sklearn()
 
 
 def test_layers_are_named_for_what_they_are() -> None:

@@ -552,3 +552,9 @@ def test_check_estimator_passes(metric: str) -> None:
     assert [result["check_name"] for result in results if result["status"] == "xfail"] == [
         "check_sample_weight_equivalence_on_dense_data"
     ]
+
+
+def test_rows_whose_squares_are_too_large_are_refused(backend: Backend) -> None:
+    rows = np.random.default_rng(0).normal(size=(20, 3)) * 1e25
+    with pytest.raises(ValueError, match=r"the squares of X's values are too large for .*float32.*: scale X"):
+        KMeans(2, random_state=0).fit(backend.asarray(rows, "float32"))

@@ -23,7 +23,7 @@ from mlp_xp.losses import gradient_of_mean
 from mlp_xp.network import Layer, Network, backward, forward, map_parameters
 from mlp_xp.objective import Objective
 from mlp_xp.settings import Settings
-from mlp_xp.studies.gradients import MITIGATIONS, ROWS, STEEPEST, at_start, cases, depths, follow, measure
+from mlp_xp.studies.gradients import MITIGATIONS, ROWS, STEEPEST, Flow, at_start, cases, depths, follow, measure
 from mlp_xp.studies.gradients_figure import draw_gradients
 from mlp_xp.studies.gradients_report import Findings, report
 from mlp_xp.training import train
@@ -48,6 +48,14 @@ def test_a_sigmoids_derivative_is_at_most_a_quarter(backend: Backend) -> None:
         assert np.all(slope >= 0.0)
         assert np.max(slope) == slope[0, 1001] == 0.25
         assert np.all(slope[np.abs(x) < 15] > 0.0)
+
+
+@pytest.mark.parametrize("activation", STEEPEST)
+def test_the_steepest_derivatives_are_what_is_stated(numpy_backend: Backend, activation: str) -> None:
+    z, arithmetic = np.concatenate([np.linspace(-8.0, 8.0, 1001), [1e-9]])[None], native(numpy_backend)
+    y = ACTIVATIONS[activation].forward(z, arithmetic)
+    slopes = ACTIVATIONS[activation].backward(np.ones_like(z), z, y, arithmetic)
+    assert np.max(slopes) == STEEPEST[activation]
 
 
 @pytest.mark.parametrize("activation", STEEPEST)
@@ -235,3 +243,26 @@ def test_a_regression_is_refused(numpy_backend: Backend) -> None:
     data = Dataset("numbers", np.ones((20, 3)), np.ones((20, 1)), None).split()
     with pytest.raises(SettingsError, match="study gradients: the data must have classes"):
         next(follow(BASE, data, numpy_backend))
+
+
+def test_a_pretraining_that_diverges_is_a_row_of_the_table(digits: Split, numpy_backend: Backend) -> None:
+    found = findings(digits, numpy_backend)
+    settings = replace(found.networks["sigmoid, pre-training"], loss="squared_error", learning_rate=1e6)
+    with np.errstate(all="ignore"):
+        moments = list(follow(settings, digits, numpy_backend))
+    assert moments == []
+    without = replace(found, moments={**found.moments, "sigmoid, pre-training": moments})
+    made = report(without, {})
+    assert made.rows[-1] == ("sigmoid, pre-training", "-", "-", "-", "-", "-", "diverged in pre-training")
+    assert made.holds
+    assert len(draw_gradients(without).axes[4].get_lines()) == 6
+
+
+def test_a_network_without_any_gradient_is_within_its_bounds(digits: Split, numpy_backend: Backend) -> None:
+    dead = Flow(np.zeros(5), np.array([4.0, 3.0, 2.0, 1.0, 0.0]), np.full(4, 8))
+    assert dead.is_within_bounds
+    assert np.isnan(dead.ratio)
+    found = findings(digits, numpy_backend)
+    (start, *_) = found.moments["relu"]
+    made = report(replace(found, moments={**found.moments, "relu": [start, start._replace(epoch=2, flow=dead)]}), {})
+    assert made.holds
