@@ -83,9 +83,10 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
 
     Notes
     -----
-    Memory is that of a copy of X and of a block of rows × clusters (on NumPy, one per thread of BLAS). What differs from scikit-learn's: sparse tables,
-    negative weights and ``algorithm="elkan"`` are refused, and a callable ``init`` is given X itself, not X less its
-    mean. What it does not have: ``metric``, ``arithmetic``, ``objective_curve_``, `deviations`, and X elsewhere.
+    Memory is that of a copy of X and of a block of rows × clusters (on NumPy, one per thread of BLAS). What differs from
+    scikit-learn's: sparse tables, negative weights and ``algorithm="elkan"`` are refused, and a callable ``init`` is
+    given X itself, not X less its mean. What it does not have: ``metric``, ``arithmetic``, ``objective_curve_``,
+    `deviations`, and X elsewhere.
 
     References
     ----------
