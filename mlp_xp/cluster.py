@@ -30,6 +30,8 @@ from mlp_xp.exactness import open_arithmetic
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+MOST_ROWS = 2048
+"""Of a block: more of them do not stay in a processor's cache between the two steps."""
 EXACT_ROWS = 1024
 """Rows that are rounded together in exact arithmetic, wherever that is."""
 
@@ -83,9 +85,9 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
 
     Notes
     -----
-    Memory is that of a copy of X and of a block of rows × clusters (on NumPy, one per thread of BLAS). What differs from
-    scikit-learn's: sparse tables, negative weights and ``algorithm="elkan"`` are refused, and a callable ``init`` is
-    given X itself, not X less its mean. What it does not have: ``metric``, ``arithmetic``, ``objective_curve_``,
+    Memory is that of a copy of X and of a block of rows × clusters (on NumPy, one per thread of BLAS). What differs
+    from scikit-learn's: sparse tables, negative weights and ``algorithm="elkan"`` are refused, and a callable ``init``
+    is given X itself, not X less its mean. What it does not have: ``metric``, ``arithmetic``, ``objective_curve_``,
     `deviations`, and X elsewhere.
 
     References
@@ -295,7 +297,7 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
         xp = backend.xp
         dtype = "float64" if offset.dtype == xp.float64 else "float32"
         arithmetic = open_arithmetic(self.arithmetic, backend, dtype)
-        most_rows = EXACT_ROWS if self.arithmetic == "exact" else backend.rows_at_once
+        most_rows = EXACT_ROWS if self.arithmetic == "exact" else min(backend.rows_at_once, MOST_ROWS)
         X = narrow(self, X, arithmetic.dtype, xp)
         weights = np.ones(X.shape[0]) if weights is None else weights
         if largest is not None:
