@@ -140,14 +140,19 @@ def _sum_products(X: Array, xp: Namespace) -> tuple[Array, Array]:
     first = X[: min(BLOCK, n), :]
     shift = xp.mean(first, axis=0)
     if bool(xp.sum(shift * shift) <= xp.sum(xp.var(first, axis=0))):
-        offset, products = xp.mean(X, axis=0), xp.matmul(xp.matrix_transpose(X), X)
+        offset, products = xp.mean(X, axis=0), _products(X, xp)
         mean = offset
     else:
         sums, products = xp.zeros_like(shift), 0.0
         for start in range(0, n, BLOCK):
             block = X[start : min(start + BLOCK, n), :] - shift
             sums = sums + xp.sum(block, axis=0)
-            products = xp.matmul(xp.matrix_transpose(block), block) + products
+            products = _products(block, xp) + products
         offset = sums / n
         mean = shift + offset
     return mean, products - n * xp.expand_dims(offset, axis=1) * offset
+
+
+def _products(X: Array, xp: Namespace) -> Array:
+    """Return XᵀX; a library that runs one operation at a time would make a copy of Xᵀ."""
+    return xp.tensordot(X, X, axes=((0,), (0,)))
