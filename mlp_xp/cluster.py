@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +23,16 @@ from mlp_xp.clustering.fitting import Clustering, find_labels, find_labels_and_d
 from mlp_xp.clustering.lloyd import RowsStep, find_distances
 from mlp_xp.clustering.seeding import choose_any, choose_far_apart
 from mlp_xp.clustering.table import Table, make_table
-from mlp_xp.estimators.inputs import narrow, require_same_place, take_features, take_weights, to_host, warn_of_erased
+from mlp_xp.estimators.inputs import (
+    destination,
+    follow,
+    narrow,
+    require_same_place,
+    take_features,
+    take_weights,
+    to_host,
+    warn_of_erased,
+)
 from mlp_xp.estimators.state import unchanged_if_refused
 from mlp_xp.estimators.user_warnings import warn
 from mlp_xp.exactness import open_arithmetic
@@ -187,6 +197,26 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
         table, centers = self._table_of(X, sample_weight, "score")
         _, distances = find_labels_and_distances(table, centers)
         return -weigh(distances, table)
+
+    def move_to(self, X: Any) -> KMeans:
+        """Move what was fitted to where an array is.
+
+        Parameters
+        ----------
+        X : array
+            Of any library, on any device; what is not an array means NumPy.
+
+        Returns
+        -------
+        self
+        """
+        check_is_fitted(self)
+        backend = destination(X)
+        # Exact arithmetic has float64 alone, and needs all of its bits wherever it goes.
+        move = backend.asarray if self.arithmetic == "exact" else partial(follow, backend=backend)
+        for name in ("cluster_centers_", "labels_", "_offset"):
+            setattr(self, name, move(to_host(getattr(self, name))))
+        return self
 
     def deviations(self, X: Any) -> Deviations:
         """Return the mean squared distance of rows from their mean, and its parts within and between the clusters.

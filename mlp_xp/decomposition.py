@@ -15,9 +15,9 @@ from sklearn.utils.validation import check_is_fitted
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.components import Axes, by_covariance, by_projection, by_singular_values, orient
-from mlp_xp.estimators.inputs import follow, narrow, require_same_place, take_features, take_table, to_host
+from mlp_xp.estimators.inputs import destination, follow, narrow, require_same_place, take_features, take_table, to_host
 from mlp_xp.estimators.state import unchanged_if_refused
-from mlp_xp.namespaces import backend_of, is_foreign
+from mlp_xp.namespaces import backend_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -244,7 +244,7 @@ class PCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  # 
         self
         """
         check_is_fitted(self)
-        backend = backend_of(X if is_foreign(X) else np.empty(0))
+        backend = destination(X)
         names = "components_", "explained_variance_", "explained_variance_ratio_", "singular_values_", "mean_"
         moved = {name: follow(to_host(getattr(self, name)), backend) for name in names}
         self.__dict__.update(moved)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from importlib import import_module
 from pathlib import Path
 
@@ -41,7 +42,11 @@ def run(options: argparse.Namespace) -> int:
         with writing(options.out):
             make_folder(options.out)
     study = import_module(f"mlp_xp.cli.study_{options.study}")
-    report, draw = study.run(options)
+    with warnings.catch_warnings(record=True) as caught:  # of many fits, each of which would say the same
+        warnings.simplefilter("always")
+        report, draw = study.run(options)
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        note(message)
     print(report.text())
     if options.out is not None:
         from mlp_xp.plots import png  # matplotlib is slow to import, and comes last

@@ -190,6 +190,11 @@ def require_same_place(estimator: BaseEstimator, backend: Backend, fitted: Array
     )
 
 
+def destination(X: Any) -> Backend:
+    """Return the backend that an estimator moves to: where an array is; what is not an array means NumPy."""
+    return backend_of(X if is_foreign(X) else np.empty(0))
+
+
 def follow(host: NDArray[Any], backend: Backend) -> Array:
     """Return host values on the device, in their own type if the library has it there, else in its default one."""
     if host.dtype.kind not in "biuf":

@@ -22,6 +22,7 @@ from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData
 from mlp_xp.estimators.exchange import to_sklearn
 from mlp_xp.estimators.inputs import (
+    destination,
     follow,
     follow_labels,
     narrow,
@@ -41,7 +42,6 @@ from mlp_xp.estimators.state_dict import from_state_dict, to_state_dict
 from mlp_xp.estimators.stochastic import Plan, Progress, fit_stochastic, make_plan
 from mlp_xp.exactness import open_arithmetic
 from mlp_xp.inference import PredictionStep, infer
-from mlp_xp.namespaces import backend_of, is_foreign
 from mlp_xp.network import Layer, Network, NormalizedLayer, Parameters, map_parameters
 from mlp_xp.objective import Objective
 from mlp_xp.segments import DeviceRows
@@ -380,7 +380,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         self
         """
         check_is_fitted(self)
-        backend = backend_of(X if is_foreign(X) else np.empty(0))
+        backend = destination(X)
         # Exact arithmetic has float64 alone, and needs all of its bits wherever it goes.
         move = backend.asarray if self.arithmetic == "exact" else partial(follow, backend=backend)
         self._remember(map_parameters(move, self._host_parameters))

@@ -79,7 +79,7 @@ def _row(name: str, moments: Sequence[Moment], n_epochs: int) -> tuple[str, ...]
         f"{start.flow.norms[-1]:.1e}",
         f"{start.flow.ratio:.1e}",
         f"{end.flow.ratio:.1e}",
-        f"{end.flow.dead.sum()}",
+        f"{end.flow.dead.sum()}" if name == "relu" else "-",
         accuracy if end.epoch == n_epochs else f"diverged in epoch {end.epoch}",
     )
 

@@ -20,7 +20,7 @@ from mlp_xp.cluster import KMeans
 from mlp_xp.clustering.deviations import Deviations
 from mlp_xp.errors import SettingsError
 from mlp_xp.studies.outliers import Shift, study_outliers
-from mlp_xp.studies.rounding import rounding
+from mlp_xp.studies.rounding import distance_from_zero, rounding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,6 +92,8 @@ class Findings:
         Of those that were looked at.
     n_given : int
         Rows that there are.
+    remoteness : float
+        Of the rows: `mlp_xp.studies.rounding.distance_from_zero`.
     worked : tuple of (ndarray, sequence of Run)
         Rows in the plane, and a run of each metric.
     runs : sequence of Run
@@ -110,6 +112,7 @@ class Findings:
     n_rows: int
     n_features: int
     n_given: int
+    remoteness: float
     worked: tuple[NDArray[np.float64], Sequence[Run]]
     runs: Sequence[Run]
     nested: Mapping[str, Sequence[Nested]]
@@ -126,7 +129,7 @@ class Findings:
     def tolerance(self) -> float:
         """What rounding may do to a sum over the rows, relative to it."""
         epsilon = EXACT_EPSILON if self.arithmetic == "exact" else float(np.finfo(self.dtype).eps)
-        return rounding(self.n_rows, epsilon)
+        return rounding(self.n_rows, epsilon) * self.remoteness
 
 
 class Fitter:
@@ -253,9 +256,12 @@ def study(
     Raises
     ------
     SettingsError
-        If there are fewer rows than clusters, or no cluster.
+        If there are fewer rows than clusters, or no cluster, or exact arithmetic has another type or leaves the rows no
+        difference.
     """
     n, d = rows.shape
+    if fitter.arithmetic == "exact" and fitter.dtype != "float64":
+        raise SettingsError(f"dtype = {fitter.dtype!r}: must be float64 in exact arithmetic")
     if not 1 <= n_clusters <= n:
         raise SettingsError(f"clusters = {n_clusters}: must be from 1 to the number of rows that are looked at, {n}")
     worked = worked_rows()
@@ -266,16 +272,20 @@ def study(
     for metric in METRICS:
         runs.append(follow(rows, begin, metric, fitter))
         tick(f"half-steps, {metric}")
-    nested = {metric: study_nested(rows, begin, metric, fitter, tick) for metric in METRICS}
     exactly = Fitter(fitter.backend, fitter.dtype, "exact")
     X = fitter.put(rows)
     exact = exactly.fit(X, begin, "l2").deviations(X)
+    if fitter.arithmetic == "exact" and exact.total == 0:
+        raise SettingsError(
+            "arithmetic = 'exact': rounded to its bits, relative to the largest number of all, the rows are all the "
+            "same; standardise the columns, or choose 'native'"
+        )
     tick("exact arithmetic")
+    nested = {metric: study_nested(rows, begin, metric, fitter, tick) for metric in METRICS}
     shifts = study_outliers(worked, WORKED_CENTERS, fitter)
     tick("outliers")
-    return Findings(
-        where, fitter.dtype, fitter.arithmetic, n, d, n_given, (worked, on_worked), runs, nested, exact, shifts
-    )  # fmt: skip
+    how = where, fitter.dtype, fitter.arithmetic
+    return Findings(*how, n, d, n_given, distance_from_zero(rows), (worked, on_worked), runs, nested, exact, shifts)
 
 
 def n_steps(n_clusters: int) -> int:

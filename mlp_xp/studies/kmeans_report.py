@@ -82,6 +82,8 @@ def _adds_up(findings: Findings) -> Claim:
 
 def _adds_up_exactly(parts: Deviations) -> Claim:
     difference = parts.total - parts.within - parts.between
+    if parts.total == 0:
+        return Claim("in exact arithmetic it is so exactly", True, "rounded to its bits, all rows are the same")
     found = f"{float(parts.total):.6g} = {float(parts.within):.6g} + {float(parts.between):.6g} as fractions"
     return Claim(
         "in exact arithmetic it is so exactly",

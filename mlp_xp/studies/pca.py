@@ -19,7 +19,7 @@ import numpy as np
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.decomposition import PCA
-from mlp_xp.studies.rounding import rounding
+from mlp_xp.studies.rounding import distance_from_zero, rounding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,6 +90,8 @@ class Findings:
         Data and backend.
     dtype, solver : str
     n_rows, n_features : int
+    remoteness : float
+        Of the rows: `mlp_xp.studies.rounding.distance_from_zero`.
     worked : sequence of (str, ndarray, Axes)
         The sheet's points, and moved copies of them: name, points and axes.
     axes : Axes
@@ -109,6 +111,7 @@ class Findings:
     solver: str
     n_rows: int
     n_features: int
+    remoteness: float
     worked: Sequence[tuple[str, NDArray[np.float64], Axes]]
     axes: Axes
     total_variance: float
@@ -124,7 +127,7 @@ class Findings:
     @property
     def tolerance(self) -> float:
         """What rounding may change a sum of variances by."""
-        return rounding(self.n_rows, self.epsilon) * self.total_variance
+        return rounding(self.n_rows, self.epsilon) * self.total_variance * self.remoteness
 
 
 def fit(rows: NDArray[np.float64], backend: Backend, dtype: str, solver: str) -> Axes:
@@ -286,7 +289,8 @@ def study(
         tick("other subspaces")
     total = float(rows.var(axis=0, ddof=1).sum())
     n, d = rows.shape
-    return Findings(where, dtype, solver, n, d, worked, axes, total, moved, errors, others)
+    remoteness = distance_from_zero(rows)
+    return Findings(where, dtype, solver, n, d, remoteness, worked, axes, total, moved, errors, others)
 
 
 def n_steps(n_rows: int, n_features: int) -> int:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
+import array_api_compat
 import array_api_strict
 import numpy as np
 import pytest
@@ -558,3 +559,15 @@ def test_rows_whose_squares_are_too_large_are_refused(backend: Backend) -> None:
     rows = np.random.default_rng(0).normal(size=(20, 3)) * 1e25
     with pytest.raises(ValueError, match=r"the squares of X's values are too large for .*float32.*: scale X"):
         KMeans(2, random_state=0).fit(backend.asarray(rows, "float32"))
+
+
+@pytest.mark.parametrize("arithmetic", ["native", "exact"])
+def test_what_was_fitted_moves_to_another_library(backend: Backend, arithmetic: str) -> None:
+    rows = np.random.default_rng(0).normal(size=(30, 3))
+    here = KMeans(3, random_state=0, arithmetic=arithmetic).fit(rows)
+    place = backend.asarray(rows, "float64")
+    there = KMeans(3, random_state=0, arithmetic=arithmetic).fit(rows).move_to(place)
+    assert type(there.cluster_centers_) is type(there.labels_) is type(place)
+    assert array_api_compat.device(there.cluster_centers_) == array_api_compat.device(place)
+    np.testing.assert_array_equal(backend.to_host(there.predict(place)), here.predict(rows))
+    np.testing.assert_array_equal(there.move_to(rows).predict(rows), here.predict(rows))

@@ -223,3 +223,29 @@ def test_too_many_clusters_are_an_error_in_a_line(tmp_path: Path, capsys: pytest
     assert output.err.splitlines()[-1] == (
         "mlp-xp: error: clusters = 121: must be from 1 to the number of rows that are looked at, 120"
     )
+
+
+def write_far(path: Path, offset: float) -> Path:
+    rows = offset + np.random.default_rng(0).normal(size=(60, 3))
+    path.write_text("".join(f"{i % 3},{','.join(map(repr, row))}\n" for i, row in enumerate(rows.tolist())))
+    return path
+
+
+@pytest.mark.parametrize("study", ["kmeans --clusters 3", "pca"])
+@pytest.mark.parametrize("offset", [1e3, 1e6])
+def test_rows_far_from_0_have_what_rounding_leaves_them(tmp_path: Path, study: str, offset: float) -> None:
+    data = write_far(tmp_path / "far.csv", offset)
+    assert main(["study", *study.split(), "--data", str(data)]) == 0
+
+
+def test_rows_that_exact_arithmetic_makes_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_far(tmp_path / "far.csv", 1e9)
+    command = ["study", "kmeans", "--clusters", "3", "--data", str(data)]
+    assert main(command) == 0
+    output = capsys.readouterr()
+    assert "holds  in exact arithmetic it is so exactly: rounded to its bits, all rows are the same" in output.out
+    assert output.err.count("3 such columns are constant") == 1
+    assert main([*command, "--arithmetic", "exact"]) == 2
+    assert "the rows are all the same; standardise the columns" in capsys.readouterr().err.splitlines()[-1]
+    assert main(["study", "kmeans", "--arithmetic", "exact", "--dtype", "float32"]) == 2
+    assert "dtype = 'float32': must be float64 in exact arithmetic" in capsys.readouterr().err
