@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,16 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
         # 64 bits are a process-wide switch: the next test shall have to ask for them itself.
         jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_end_with_their_module() -> Iterator[None]:
+    """Let go of what JAX compiled: every program maps memory, and a process has 65,530 mappings on Linux, not more."""
+    yield
+    if "jax" in sys.modules:
+        import jax
+
+        jax.clear_caches()
 
 
 @pytest.fixture
