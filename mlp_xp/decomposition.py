@@ -346,6 +346,8 @@ class PCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  # 
         xp = backend_of(self.components_).xp
         variances = self.explained_variance_
         variances = xp.maximum(variances, xp.full_like(variances, self.noise_variance_))
+        # What is smaller is rounding's: 0 by one solver, and by another one whatever it left.
+        variances = xp.maximum(variances, xp.max(variances) * xp.finfo(variances.dtype).eps)
         is_whole = self.n_components_ == self.n_features_in_
         if not (is_whole or self.noise_variance_ > 0.0) or not bool(xp.all(variances > 0.0)):
             raise ValueError(

@@ -357,6 +357,18 @@ def test_whitened_rows_have_unit_variance_and_the_covariance_is_that_of_x(backen
     np.testing.assert_allclose(host(pca.get_precision(), backend) @ np.cov(X.T), np.eye(X.shape[1]), atol=1e-9)
 
 
+@pytest.mark.parametrize("solver", ["full", "covariance_eigh"])
+def test_rows_that_vary_along_too_few_axes_have_a_score(backend: Backend, solver: str) -> None:
+    """What their variance is along the last axis is rounding's, and either solver's is taken for the same."""
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    place = backend.asarray(np.concatenate([rows, rows[:, :1] + rows[:, 1:2]], axis=1))
+    pca = PCA(svd_solver=solver).fit(place)
+    values = np.linalg.eigvalsh(np.cov(host(place, backend).T))[::-1]
+    values[-1] = values[0] * EPS
+    expected = -0.5 * (4 * np.log(2 * np.pi) + np.log(values).sum() + 3 * 39 / 40)
+    assert pca.score(place) == pytest.approx(expected, abs=1e-6)
+
+
 def test_rows_that_do_not_vary(backend: Backend) -> None:
     place = backend.asarray(np.ones((40, 3)))
     for solver in SOLVERS:
