@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,22 +19,49 @@ if TYPE_CHECKING:
 LAYERS, OPTIMIZER = "layers", "optimizer"
 
 
-class Checkpoint(NamedTuple):
-    """The end of an epoch.
+class Position(NamedTuple):
+    """How far a training is: which step is next.
 
     Attributes
     ----------
     epoch : int
-        From 0; -1 before the first.
+        From 0.
+    step : int
+        From 0, of that epoch.
+    """
+
+    epoch: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A moment between two steps of a training.
+
+    Attributes
+    ----------
+    epoch : int
+        The last one that is over, from 0; -1 before the first is.
     chain : str
-        The epoch's `mlp_xp.digests.Digests.chain`.
+        That epoch's `mlp_xp.digests.Digests.chain`.
     tensors : mapping of ndarray
         As `host_tensors` gives them.
+    losses : ndarray of float64, shape (n_steps,)
+        Of the steps of the next epoch that are over, too.
+    first_loss : float or None
+        Of the training's very first step, by which it is judged whether the loss explodes; None if that is not known.
     """
 
     epoch: int
     chain: str
     tensors: Mapping[str, NDArray[Any]]
+    losses: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    first_loss: float | None = None
+
+    @property
+    def position(self) -> Position:
+        """Where the training goes on."""
+        return Position(self.epoch + 1, len(self.losses))
 
 
 def host_tensors(parameters: Parameters, optimizer_state: PyTree, backend: Backend) -> dict[str, NDArray[Any]]:
@@ -81,6 +109,24 @@ def device_tensors(
 def select(tensors: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
     """Return the tensors of `LAYERS` or of `OPTIMIZER` alone."""
     return {name: tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
+
+
+def stack(each: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Return the tensors of many networks side by side: with a leading axis, but for single numbers, which all share.
+
+    Raises
+    ------
+    RunError
+        If they do not have the same tensors, of the same shapes.
+    """
+    stacked = {}
+    for name, first in each[0].items():
+        try:
+            tensors = [tensors[name] for tensors in each]
+            stacked[name] = np.stack(tensors) if first.ndim else first
+        except (KeyError, ValueError) as error:
+            raise RunError(f"the checkpoints do not all hold a tensor {name!r} of the shape {first.shape}") from error
+    return stacked
 
 
 def unstack(tree: PyTree, n: int, backend: Backend) -> list[PyTree]:

@@ -1,5 +1,12 @@
 """The errors that a user can mend: each says what was wrong, where, and how to fix it."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlp_xp.checkpoint import Checkpoint
+
 
 class MLPXPError(Exception):
     """Base of the project's own errors; the commands print its text alone and exit with code 2."""
@@ -27,6 +34,21 @@ class UnknownBackend(MLPXPError, LookupError):  # noqa: N818 - reads as the othe
 
 class TrainingDiverged(MLPXPError, ArithmeticError):  # noqa: N818 - names an event
     """The loss stopped being finite; the text names the epoch and the step."""
+
+
+class TrainingInterrupted(MLPXPError):  # noqa: N818 - an event
+    """Somebody wanted the training to stop.
+
+    Attributes
+    ----------
+    checkpoints : tuple of Checkpoint
+        Where every network was; equal to the last epoch's end, if the training stopped there.
+    """
+
+    def __init__(self, checkpoints: tuple[Checkpoint, ...]) -> None:
+        epoch, step = checkpoints[0].position
+        super().__init__(f"interrupted in epoch {epoch}, after {step} of its steps")
+        self.checkpoints = checkpoints
 
 
 class RunError(MLPXPError, OSError):

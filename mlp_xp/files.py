@@ -1,30 +1,35 @@
-"""Writing files so that a reader sees the old content or the new, never a part of it."""
+"""Writing files so that a reader sees the old content or the new, never a part of it, also after a crash."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from mlp_xp import disk
 from mlp_xp.errors import RunError
 
 
 @contextlib.contextmanager
-def writing(path: Path | str, option: str = "--out") -> Iterator[None]:
-    """Say what could not be written, why, and which option names another place.
+def writing(path: Path | str, option: str = "--out", *, remedy: str | None = None) -> Iterator[None]:
+    """Say what could not be written, why, and what to do: which option names another place, or else the remedy.
 
     Raises
     ------
     RunError
-        For every `OSError` inside the ``with`` block.
+        For every `OSError` inside the ``with`` block that is none of the project's own.
     """
     try:
         yield
+    except RunError:
+        raise
     except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}; choose another {option}") from error
+        problem = f"{path}: cannot be written: {error.strerror or error}"
+        raise RunError(f"{problem}; {remedy or f'choose another {option}'}") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -39,17 +44,66 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file", str(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        descriptor = disk.DISK.create(temporary)
+        try:
+            _write_all(descriptor, content)
+            disk.DISK.sync(descriptor)
+        finally:
+            os.close(descriptor)
+        disk.DISK.rename(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            disk.DISK.remove(temporary)
         if isinstance(error, OSError) and error.filename is not None:  # that of the file beside
             error.filename, error.filename2 = str(path), None
         raise
+    disk.DISK.sync_folder(path.parent)
+
+
+def append(path: Path, content: bytes, *, durable: bool) -> None:
+    """Add to a file's end, or begin it.
+
+    Parameters
+    ----------
+    durable : bool
+        Whether to wait until the disk has it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, or is a link; the file then ends where it did before, if the disk lets it.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link to another place", str(path))
+    descriptor = disk.DISK.open_end(path)
+    try:
+        size = os.fstat(descriptor).st_size
+        try:
+            _write_all(descriptor, content)
+            if durable:
+                disk.DISK.sync(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[disk.DISK.write(descriptor, rest) :]
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote has left beside its files."""
+    for path in folder.iterdir():
+        if _LEFTOVER.fullmatch(path.name):
+            disk.DISK.remove(path)
+
+
+_LEFTOVER = re.compile(r"\.[^/]+\.[0-9a-f]{8}|\.[0-9a-f]{8}")
 
 
 def make_folder(folder: Path) -> None:
@@ -62,7 +116,7 @@ def make_folder(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "it is a file, not a folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    disk.DISK.make_folder(folder)
     probe = folder / f".{secrets.token_hex(4)}"
-    probe.touch(exist_ok=False)
-    probe.unlink()
+    os.close(disk.DISK.create(probe))
+    disk.DISK.remove(probe)

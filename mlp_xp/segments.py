@@ -35,8 +35,16 @@ class Rows(Protocol):
     def targets(self) -> NDArray[Any]:
         """On the host, as `DeviceData` has them."""
 
-    def segments(self, order: NDArray[np.int32]) -> Iterator[Segment]:
+    def segments(self, order: NDArray[np.int32], most_steps: int | None = None, first: int = 0) -> Iterator[Segment]:
         """Yield an order of rows, shape (n_steps, ..., n), in segments along its first axis.
+
+        Parameters
+        ----------
+        order : ndarray of int32, shape (n_steps, ..., n)
+        most_steps : int, optional
+            Of a segment; it has two at least, if there are two.
+        first : int
+            The step to begin with. It changes nothing in where the segments after it begin.
 
         Raises
         ------
@@ -57,9 +65,10 @@ class DeviceRows:
         """On the host."""
         return self.backend.to_host(self.data.targets)
 
-    def segments(self, order: NDArray[np.int32]) -> Iterator[Segment]:
-        """Yield the whole order as one segment."""
-        yield self.backend.asarray(order), self.data
+    def segments(self, order: NDArray[np.int32], most_steps: int | None = None, first: int = 0) -> Iterator[Segment]:
+        """Yield the whole order as one segment, unless fewer steps are asked for."""
+        for numbers in split_order(order, most_steps or len(order), first):
+            yield self.backend.asarray(numbers), self.data
 
 
 @dataclass(frozen=True)
@@ -89,16 +98,12 @@ class StoredRows:
     arithmetic: Arithmetic
     limits: NDArray[Any] | None = None
 
-    def segments(self, order: NDArray[np.int32]) -> Iterator[Segment]:
-        """Yield segments, equally long to one step, with features of `BLOCK_BYTES` at most, or as short as can be.
-
-        That is two steps: a loop of a single one is compiled as none is, and may round otherwise.
-        """
+    def segments(self, order: NDArray[np.int32], most_steps: int | None = None, first: int = 0) -> Iterator[Segment]:
+        """Yield segments with features of `BLOCK_BYTES` at most, or as short as can be."""
         itemsize = 1 if self.features.dtype == np.uint8 else np.dtype(self.dtype).itemsize
         of_a_step = order[0].size * self.features.shape[1] * itemsize
-        most = max(2, BLOCK_BYTES // of_a_step)
-        n_segments = max(1, min(-(-len(order) // most), len(order) // 2))
-        for numbers, features, targets in read_ahead(self._read, np.array_split(order, n_segments)):
+        most = min(BLOCK_BYTES // of_a_step, most_steps or len(order))
+        for numbers, features, targets in read_ahead(self._read, split_order(order, most, first)):
             place = self.backend, self.dtype, self.arithmetic, self.source
             data = DeviceData(
                 features_to_device(features, *place, self.limits),
@@ -115,6 +120,17 @@ class StoredRows:
         rows = rows[by_place]
         targets = None if self.targets is None else self.targets[rows]
         return numbers.reshape(order.shape), self.features.take(rows), targets
+
+
+def split_order(order: NDArray[np.int32], most_steps: int, first: int) -> list[NDArray[np.int32]]:
+    """Return an order of rows in pieces, equally long to one step; without what is before the step ``first``.
+
+    No piece has less than two steps: a loop of a single one is compiled as none is, and may round otherwise.
+    """
+    n_pieces = max(1, min(-(-len(order) // max(2, most_steps)), len(order) // 2))
+    pieces = np.array_split(order, n_pieces)
+    ends = np.cumsum([len(piece) for piece in pieces])
+    return [piece[max(0, first - (end - len(piece))) :] for piece, end in zip(pieces, ends, strict=True) if end > first]
 
 
 def open_rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.array_types import Array, PyTree
@@ -12,6 +13,16 @@ from mlp_xp.dropout import keep_mask
 from mlp_xp.network import Parameters
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer
+
+
+class Batch(NamedTuple):
+    """Rows to learn from, as `mlp_xp.objective.Objective.value_and_gradient` takes them."""
+
+    features: Array
+    targets: Array
+    shares: Array | None
+    l2: Array | None
+    masks: list[Array]
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,11 @@ class TrainingStep:
             whose share is 0.
         constants : DeviceData
         """
-        parameters, state = carry
+        carry, loss, _ = self.descend(carry, self.batch(x, constants))
+        return carry, (loss,)
+
+    def batch(self, x: tuple[Array, ...], constants: DeviceData) -> Batch:
+        """Return what the step is taken on."""
         rows, *weighting = x
         masks: list[Array] = []
         if self.dropout:
@@ -71,10 +86,18 @@ class TrainingStep:
         n_outputs = self.objective.network.layer_sizes[-1]
         features, targets = gather(constants, rows, self.scale, n_outputs, self.arithmetic)
         shares, l2 = weighting or (None, None)
+        return Batch(features, targets, shares, l2, masks)
+
+    def descend(
+        self, carry: tuple[Parameters, PyTree], batch: Batch
+    ) -> tuple[tuple[Parameters, PyTree], Array, Parameters]:
+        """Return the carry after the step, the loss before it, and the gradient it followed."""
+        parameters, state = carry
+        features, targets, shares, l2, masks = batch
         loss, gradient, learnt = self.objective.learn(
             parameters, features, targets, self.arithmetic, shares, l2, masks, self.n_frozen
         )
         if self.max_gradient_norm is not None:
             gradient = clip_by_norm(gradient, self.max_gradient_norm, self.arithmetic)
         learnt, state = self.optimizer.update(gradient, state, learnt, self.arithmetic)
-        return ((*parameters[: self.n_frozen], *learnt), state), (loss,)
+        return ((*parameters[: self.n_frozen], *learnt), state), loss, gradient

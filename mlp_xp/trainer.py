@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,13 @@ from mlp_xp.arithmetic import Arithmetic
 from mlp_xp.array_types import PyTree
 from mlp_xp.backend import Backend
 from mlp_xp.batches import features_to_device
-from mlp_xp.checkpoint import Checkpoint, device_tensors, unstack
+from mlp_xp.checkpoint import Checkpoint, device_tensors, host_tensors, stack, unstack
 from mlp_xp.datasets.dataset import Dataset
 from mlp_xp.datasets.files import data_error
 from mlp_xp.errors import SettingsError
 from mlp_xp.exactness import describe_erased, open_arithmetic
 from mlp_xp.initializers import initial_layer, initial_parameters, initial_replicas
-from mlp_xp.loop import Loop
+from mlp_xp.loop import Loop, Piece
 from mlp_xp.losses import MOST_EXACT_COUNT, REGRESSION_LOSSES
 from mlp_xp.model import Model
 from mlp_xp.network import Layer, Network, NormalizedLayer, Parameters, map_parameters
@@ -34,6 +34,12 @@ from mlp_xp.step import TrainingStep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+PIECE = 10**11
+"""Floating-point operations of the steps between two moments at which a training can stop: about a second of a CPU."""
+CALLS = 10**7
+"""Of them, what a step takes besides its matrix products, and if these are ever so small."""
 
 
 def make_objective(settings: Settings, data: Dataset) -> Objective:
@@ -137,18 +143,62 @@ class Trainer:
         dtype, round_state = self.settings.dtype, self.arithmetic.round_state
         return map_parameters(lambda array: round_state(self.backend.asarray(array, dtype)), parameters)
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from where another training was.
+    def restore(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Go on from where another training was, of which every network has a checkpoint.
 
         Raises
         ------
         RunError
-            If the checkpoint does not fit the network and the optimiser.
+            If a checkpoint does not fit the network and the optimiser.
         """
-        loop = self.loop
+        loop, (first, *_) = self.loop, checkpoints
+        tensors = first.tensors
+        if self.replicas is not None:
+            tensors = stack([checkpoint.tensors for checkpoint in checkpoints])
         loop.parameters, loop.optimizer_state = device_tensors(
-            checkpoint.tensors, loop.parameters, loop.optimizer_state, self.backend, self.settings.dtype
+            tensors, loop.parameters, loop.optimizer_state, self.backend, self.settings.dtype
         )
+
+    def checkpoints(
+        self,
+        epoch: int,
+        chains: Sequence[str],
+        losses: NDArray[np.float64] | None = None,
+        first_losses: Sequence[float | None] | None = None,
+    ) -> tuple[Checkpoint, ...]:
+        """Return every network as it is now.
+
+        Parameters
+        ----------
+        epoch : int
+            The last one that is over.
+        chains : sequence of str
+            As `Checkpoint` has them, of each network.
+        losses : ndarray of float64, shape (n_networks, n_steps), optional
+            Of the next epoch's steps so far; by default none.
+        first_losses : sequence of float or None, optional
+        """
+        n = len(self.seeds)
+        return tuple(
+            Checkpoint(epoch, chain, host_tensors(model.parameters, state, self.backend), of_steps, first_loss)
+            for (model, state), chain, of_steps, first_loss in zip(
+                self.each(),
+                chains,
+                np.empty((n, 0)) if losses is None else losses,
+                [None] * n if first_losses is None else first_losses,
+                strict=True,
+            )
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the next step."""
+        return float(self.backend.to_host(self.loop.optimizer_state.learning_rate))
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of an epoch."""
+        return self.data.n_samples // self.settings.batch_size
 
     def pretrain(self) -> Iterator[Pretrained]:
         """Train the hidden layers one after another, if the settings say so, and yield every epoch of it."""
@@ -171,11 +221,26 @@ class Trainer:
 
     def run_epoch(self, epoch: int) -> NDArray[np.float64]:
         """Train on every batch of an epoch and return their losses, shape (n_steps,) or (n_steps, replicas)."""
+        return self.loop.losses(self.loop.collect(self.pieces(epoch)))
+
+    def pieces(self, epoch: int, first: int = 0) -> Iterator[Piece]:
+        """Train on an epoch's batches from the step ``first`` on, about `PIECE` operations at a time.
+
+        Where the pieces begin follows from settings and data alone: so a training that stopped between two of them and
+        goes on is compiled, and rounds, as if it had not.
+        """
         drawn, inputs = self._drawn
-        pieces = self.loop.run(*(inputs if drawn == epoch else self._draw(epoch)))
+        inputs = inputs if drawn == epoch else self._draw(epoch)
+        yield from self.loop.pieces(*inputs, most_steps=self._most_steps, first=first)
         if epoch + 1 < self.settings.epochs:  # while the device is at work, if it works by itself
             self._drawn = epoch + 1, self._draw(epoch + 1)
-        return self.loop.losses(pieces)
+
+    @property
+    def _most_steps(self) -> int:
+        sizes = self.objective.network.layer_sizes
+        n_weights = sum(n_in * n_out for n_in, n_out in pairwise(sizes)) * (self.replicas or 1)
+        # Three products with every weight, each a multiplication and an addition per row.
+        return int(PIECE // (6 * n_weights * self.settings.batch_size + CALLS))
 
     def _draw(self, epoch: int) -> tuple[NDArray[np.int32], ...]:
         """Return what is random in an epoch's steps; of replicas, each with their axis after the first.

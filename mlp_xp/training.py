@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from mlp_xp.checkpoint import Checkpoint, host_tensors
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.files import data_error
 from mlp_xp.digests import Digests, first_link, link
-from mlp_xp.errors import SettingsError, TrainingDiverged
+from mlp_xp.divergence import LARGEST, LARGEST_GROWTH, Rollback, diagnose, find_divergence
+from mlp_xp.errors import RunError, SettingsError, TrainingDiverged, TrainingInterrupted
+from mlp_xp.loop import Piece
 from mlp_xp.model import Model, mean
 from mlp_xp.network import Parameters
 from mlp_xp.pretraining import Pretrained
@@ -30,8 +32,11 @@ if TYPE_CHECKING:
 
 NUMBERS = ("epoch", "loss", "test_loss", "accuracy")
 """Of an epoch, what its digests cover besides arrays."""
-LARGEST = 2.0**900
-"""Of any parameter; beyond, a library may saturate where another one has infinity."""
+ON_DIVERGENCE = ("stop", "rollback")
+MOST_ROLLBACKS = 10
+"""Of a training: the learning rate is then a thousandth of what was asked for, and is not what is wrong."""
+LearningRates: TypeAlias = Mapping[tuple[int, int], float]
+NO_RATES: LearningRates = {}
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,10 @@ class Epoch:
     optimizer_state : pytree
     digests : Digests
         Equal ones mean equal bits, on whatever machine.
+    first_loss : float or None
+        Of the training's very first step, as `Checkpoint` has it.
+    rollbacks : tuple of Rollback
+        What went wrong since the epoch before, and with which learning rate it was tried again.
     """
 
     epoch: int
@@ -67,6 +76,8 @@ class Epoch:
     model: Model
     optimizer_state: PyTree
     digests: Digests
+    first_loss: float | None = None
+    rollbacks: tuple[Rollback, ...] = ()
 
     def row(self) -> dict[str, Any]:
         """Return the numbers of the record, as a line of ``curve.jsonl`` has them; the arrays are left out."""
@@ -76,12 +87,17 @@ class Epoch:
     def checkpoint(self) -> Checkpoint:
         """Return all that the next epoch needs, as copies on the host."""
         tensors = host_tensors(self.model.parameters, self.optimizer_state, self.model.backend)
-        return Checkpoint(self.epoch, self.digests.chain, tensors)
+        return Checkpoint(self.epoch, self.digests.chain, tensors, first_loss=self.first_loss)
 
     def summary(self) -> str:
         """Return the lab's line: epoch, mean batch loss, and test accuracy (or, for a regression, test loss)."""
         result = f"{self.test_loss:.4f}" if self.accuracy is None else f"{self.accuracy:.2%}"
         return f"#summary:{self.epoch: 4d} {self.loss:.4f} {result}"
+
+
+def never() -> bool:
+    """Tell that nobody wants the training to stop."""
+    return False
 
 
 def train(
@@ -92,6 +108,10 @@ def train(
     initial: Parameters | None = None,
     start: Checkpoint | None = None,
     on_pretrained: Callable[[Pretrained], None] | None = None,
+    stop: Callable[[], bool] = never,
+    on_divergence: str = "stop",
+    learning_rates: LearningRates = NO_RATES,
+    largest_growth: float = LARGEST_GROWTH,
 ) -> Iterator[Epoch]:
     """Train a network, epoch by epoch.
 
@@ -107,9 +127,19 @@ def train(
     initial : tuple of Layer, optional
         Host arrays to start from; by default drawn as the settings say.
     start : Checkpoint, optional
-        Go on after its epoch; settings and data must be those it was made with.
+        Go on from there; settings and data must be those it was made with.
     on_pretrained : callable, optional
         Told of every epoch of a pre-training, which comes before the first record.
+    stop : callable, optional
+        Asked every second or so, between two steps, whether to stop.
+    on_divergence : str
+        "stop", or "rollback": go on from the end of the epoch before (or from ``start``) with half the learning rate,
+        up to `MOST_ROLLBACKS` times.
+    learning_rates : mapping of (int, int) to float
+        Other learning rates, from a step of an epoch on: what rollbacks made of a training that is done again.
+    largest_growth : float
+        The training diverges, too, if its loss is more than so many times that of its very first step, for
+        `mlp_xp.divergence.STREAK` steps on end.
 
     Yields
     ------
@@ -124,10 +154,25 @@ def train(
         If the test set is not of the training set's kind, a number is not finite in the settings' dtype, or the loss
         does not take a number to predict. All are raised by the call itself. In any epoch, if features are in a file
         that has changed or cannot be read.
+    RunError
+        If ``start`` does not fit; by the call itself.
     TrainingDiverged
-        If a loss is not finite.
+        If a loss or a parameter is not finite, or the loss explodes: names the step, the layer and the likely cause.
+    TrainingInterrupted
+        If ``stop`` says so; it holds the checkpoint to go on from.
     """
-    each = train_each(settings, data, backend, initial=initial, start=start, on_pretrained=on_pretrained)
+    each = train_each(
+        settings,
+        data,
+        backend,
+        initial=initial,
+        start=None if start is None else (start,),
+        on_pretrained=on_pretrained,
+        stop=stop,
+        on_divergence=on_divergence,
+        learning_rates=learning_rates,
+        largest_growth=largest_growth,
+    )
     return (epoch for (epoch,) in each)
 
 
@@ -137,53 +182,115 @@ def train_each(
     backend: Backend,
     *,
     initial: Parameters | None = None,
-    start: Checkpoint | None = None,
+    start: Sequence[Checkpoint] | None = None,
     replicas: int | None = None,
     on_pretrained: Callable[[Pretrained], None] | None = None,
+    stop: Callable[[], bool] = never,
+    on_divergence: str = "stop",
+    learning_rates: LearningRates = NO_RATES,
+    largest_growth: float = LARGEST_GROWTH,
 ) -> Iterator[tuple[Epoch, ...]]:
     """Train as `train` does, or ``replicas`` networks at once, as `Trainer` does; yield one record of each per epoch.
 
-    A record's seconds are those from the epoch's beginning, for all networks together, until it was made.
+    A record's seconds are those from the epoch's beginning, for all networks together, until it was made. ``start``
+    has a checkpoint of each, all of one moment; if one network diverges, all do.
     """
     if not isinstance(data, Split):
         raise SettingsError(f"data is a {type(data).__name__}: give what its split() returns")
+    if on_divergence not in ON_DIVERGENCE:
+        raise SettingsError(f"on_divergence = {on_divergence!r}: must be {' or '.join(ON_DIVERGENCE)}")
     _check_kind(data)
     trainer = Trainer(settings, data.train, backend, initial, replicas)
     check_targets(settings, data.test, "test")
     test_rows = open_rows(data.test, backend, settings.dtype, trainer.arithmetic.for_inference())
-    if start is not None:
+    if start is None:
+        digests = data.train.digest(), data.test.digest()
+        chains = [first_link(replace(settings, seed=seed), *digests) for seed in trainer.seeds]
+        start = trainer.checkpoints(-1, chains)
+    else:
         trainer.restore(start)
-        return _epochs(trainer, test_rows, start.epoch + 1, [start.chain], on_pretrained)
-    digests = data.train.digest(), data.test.digest()
-    chains = [first_link(replace(settings, seed=seed), *digests) for seed in trainer.seeds]
-    return _epochs(trainer, test_rows, 0, chains, on_pretrained)
+    course = _Course(trainer, test_rows, tuple(start), stop, dict(learning_rates), largest_growth)
+    return course.run(on_pretrained, rolls_back=on_divergence == "rollback")
 
 
-def _epochs(
-    trainer: Trainer,
-    test_rows: Rows,
-    first: int,
-    chains: Sequence[str],
-    on_pretrained: Callable[[Pretrained], None] | None,
-) -> Iterator[tuple[Epoch, ...]]:
-    if first == 0:
-        for pretrained in trainer.pretrain():
+@dataclass
+class _Course:
+    """A training as it goes on.
+
+    Attributes
+    ----------
+    trainer : Trainer
+    test_rows : Rows
+    good : tuple of Checkpoint
+        Every network at the last moment that is known to be good: the end of an epoch, or where the training began.
+    stop, learning_rates, largest_growth
+        As of `train`.
+    """
+
+    trainer: Trainer
+    test_rows: Rows
+    good: tuple[Checkpoint, ...]
+    stop: Callable[[], bool]
+    learning_rates: dict[tuple[int, int], float]
+    largest_growth: float
+
+    def run(
+        self, on_pretrained: Callable[[Pretrained], None] | None, *, rolls_back: bool
+    ) -> Iterator[tuple[Epoch, ...]]:
+        """Yield every network's record of every epoch."""
+        if self.good[0].position == (0, 0):
+            self._pretrain(on_pretrained)
+        rollbacks: list[Rollback] = []
+        n_rollbacks = 0
+        while (epoch := self.good[0].position.epoch) < self.trainer.settings.epochs:
+            if self.stop():
+                raise TrainingInterrupted(self.good)
+            try:
+                records = self._run_epoch(epoch, rollbacks)
+            except TrainingDiverged as error:
+                n_rollbacks += 1
+                if not rolls_back or n_rollbacks > MOST_ROLLBACKS:
+                    raise
+                rollbacks.append(self._roll_back(str(error)))
+                continue
+            rollbacks = []
+            yield records
+
+    def _pretrain(self, on_pretrained: Callable[[Pretrained], None] | None) -> None:
+        for pretrained in self.trainer.pretrain():
             stage, epoch, losses = pretrained
-            _check_finite(_by_network(losses), f"pre-training of layer {stage}, epoch {epoch}", trainer)
+            self._check_losses(_by_network(losses), f"pre-training of layer {stage}, epoch {epoch}, ", None)
             if on_pretrained is not None:
                 on_pretrained(pretrained)
-    for epoch in range(first, trainer.settings.epochs):
-        begin = time.perf_counter()
-        losses = _by_network(trainer.run_epoch(epoch))
-        _check_finite(losses, f"epoch {epoch}", trainer)
-        evaluations = trainer.model.evaluate_each(test_rows)
-        records = []
+            if self.stop():
+                raise TrainingInterrupted(self.good)
+        self.good = self.trainer.checkpoints(-1, [each.chain for each in self.good])
+
+    def _roll_back(self, reason: str) -> Rollback:
+        """Go back to the last good moment and halve the learning rate."""
+        trainer, position = self.trainer, self.good[0].position
+        rate = trainer.learning_rate / 2
+        trainer.restore(self.good)
+        self.learning_rates[position] = rate
+        return Rollback(*position, rate, reason)
+
+    def _run_epoch(self, epoch: int, rollbacks: Sequence[Rollback]) -> tuple[Epoch, ...]:
+        """Train for an epoch, or for the rest of it; its end is then the last good moment."""
+        begin, trainer = time.perf_counter(), self.trainer
+        losses, last_piece = self._take_steps(epoch)
+        evaluations = trainer.model.evaluate_each(self.test_rows)
+        first_losses = self._first_losses(losses)
+        records, checkpoints = [], []
         for i, (model, state) in enumerate(trainer.each()):
             numbers = dict(zip(NUMBERS, (epoch, mean(losses[i]), *evaluations[i]), strict=True))
             tensors = host_tensors(model.parameters, state, trainer.backend)
-            _check_end(evaluations[i].loss, tensors, epoch, trainer, i)
-            digests = link(chains[i], numbers, losses[i], tensors)
+            where = f"epoch {epoch}, after the last step: "
+            if not math.isfinite(test_loss := evaluations[i].loss):
+                raise self._diverged(f"{where}the test loss is {test_loss}", losses, i, None, last_piece)
+            self._check_tensors(tensors, where, losses, i, last_piece)
+            digests = link(self.good[i].chain, numbers, losses[i], tensors)
             seconds = time.perf_counter() - begin
+            checkpoints.append(Checkpoint(epoch, digests.chain, tensors, first_loss=first_losses[i]))
             records.append(
                 Epoch(
                     **numbers,  # type: ignore[arg-type]
@@ -192,10 +299,90 @@ def _epochs(
                     model=model,
                     optimizer_state=state,
                     digests=digests,
+                    first_loss=first_losses[i],
+                    rollbacks=tuple(rollbacks),
                 )
             )
-        chains = [record.digests.chain for record in records]
-        yield tuple(records)
+        self.good = tuple(checkpoints)
+        return tuple(records)
+
+    def _take_steps(self, epoch: int) -> tuple[NDArray[np.float64], Piece]:
+        """Return the losses of an epoch's steps, shape (n_networks, n_steps), and the last piece of them."""
+        trainer, where = self.trainer, f"epoch {epoch}, "
+        losses = np.stack([each.losses for each in self.good])
+        waiting: Piece | None = None
+        self._set_learning_rate(epoch, losses.shape[1])
+        for piece in trainer.pieces(epoch, losses.shape[1]):
+            # A device that works by itself is at this piece, while the losses of the one before are looked at.
+            losses = self._join(losses, waiting, where)
+            waiting = piece
+            n_done = piece.first + len(piece.losses)
+            if n_done < trainer.n_steps and self.stop():
+                losses = self._join(losses, piece, where)
+                raise TrainingInterrupted(self._checkpoints_between(epoch, losses, piece))
+            self._set_learning_rate(epoch, n_done)
+        if waiting is None:
+            raise RunError(f"the checkpoint has {losses.shape[1]} steps of epoch {epoch}, which has {trainer.n_steps}")
+        return self._join(losses, waiting, where), waiting
+
+    def _set_learning_rate(self, epoch: int, step: int) -> None:
+        if (rate := self.learning_rates.get((epoch, step))) is not None:
+            self.trainer.loop.set_learning_rate(rate, self.trainer.settings.dtype)
+
+    def _join(self, losses: NDArray[np.float64], piece: Piece | None, where: str) -> NDArray[np.float64]:
+        """Return an epoch's losses so far and those of a piece, once they are there and found to be good."""
+        if piece is None:
+            return losses
+        joined = np.concatenate([losses, _by_network(self.trainer.loop.losses([piece.losses]))], axis=1)
+        self._check_losses(joined, where, piece)
+        return joined
+
+    def _checkpoints_between(self, epoch: int, losses: NDArray[np.float64], piece: Piece) -> tuple[Checkpoint, ...]:
+        """Return where an epoch is that is not over."""
+        chains = [each.chain for each in self.good]
+        checkpoints = self.trainer.checkpoints(epoch - 1, chains, losses, self._first_losses(losses))
+        for i, checkpoint in enumerate(checkpoints):
+            self._check_tensors(checkpoint.tensors, f"epoch {epoch}, ", losses, i, piece)
+        return checkpoints
+
+    def _first_losses(self, losses: NDArray[np.float64]) -> list[float | None]:
+        """Return the very first loss of every network, given those of the epoch so far."""
+        if self.good[0].position == (0, 0):
+            return list(losses[:, 0].tolist())
+        return [each.first_loss for each in self.good]
+
+    def _check_losses(self, losses: NDArray[np.float64], where: str, piece: Piece | None) -> None:
+        """Refuse an epoch's batch losses so far, shape (n_networks, n_steps), if one of them is not good."""
+        first_losses = [None] * len(losses) if piece is None else self._first_losses(losses)
+        if found := find_divergence(losses, first_losses, self.largest_growth, self.trainer.n_steps):
+            i, step, what = found
+            raise self._diverged(f"{where}step {step}: {what}", losses, i, step, piece)
+
+    def _check_tensors(
+        self, tensors: Mapping[str, NDArray[Any]], where: str, losses: NDArray[np.float64], i: int, piece: Piece
+    ) -> None:
+        """Refuse what the last step left, which no batch loss shows."""
+        for name, tensor in tensors.items():
+            if not (largest := float(np.max(np.abs(tensor)))) < LARGEST:
+                raise self._diverged(f"{where}the largest of {name} is {largest}", losses, i, None, piece)
+
+    def _diverged(
+        self, what: str, losses: NDArray[np.float64], i: int, step: int | None, piece: Piece | None
+    ) -> TrainingDiverged:
+        """Return the error to raise for the i-th network; ``step`` is None for what comes after the last one."""
+        trainer, parts = self.trainer, [what]
+        if trainer.replicas is not None:
+            parts = [f"seed {trainer.seeds[i]}: {what}"]
+        if piece is not None:
+            noticed = losses.shape[1] if step is None else step
+            network = None if trainer.replicas is None else i
+            is_first = self.good[0].position.epoch == 0
+            parts.append(diagnose(trainer.loop, piece, losses[i], noticed, network, is_first_epoch=is_first))
+        parts.append(
+            f"try a smaller --learning-rate (now {trainer.learning_rate:g}), or scale the features (and the numbers of "
+            "a regression) to magnitudes near 1 (--scale)"
+        )
+        return TrainingDiverged("; ".join(parts))
 
 
 def _check_kind(data: Split) -> None:
@@ -210,28 +397,3 @@ def _check_kind(data: Split) -> None:
 def _by_network(losses: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the losses of an epoch's steps with one contiguous row per network."""
     return np.atleast_2d(np.ascontiguousarray(losses.T))
-
-
-def _check_finite(losses: NDArray[np.float64], where: str, trainer: Trainer) -> None:
-    """Refuse batch losses, shape (n_networks, n_steps), of which one is not finite."""
-    for i, step in np.argwhere(~np.isfinite(losses))[:1]:
-        raise _diverged(f"{where}, step {step}: the loss", losses[i, step], trainer, i)
-
-
-def _check_end(test_loss: float, tensors: Mapping[str, NDArray[Any]], epoch: int, trainer: Trainer, i: int) -> None:
-    """Look at what the epoch's last step left, which no batch loss shows."""
-    where = f"epoch {epoch}, after the last step"
-    if not math.isfinite(test_loss):
-        raise _diverged(f"{where}: the test loss", test_loss, trainer, i)
-    for name, tensor in tensors.items():
-        if not (largest := float(np.max(np.abs(tensor)))) < LARGEST:
-            raise _diverged(f"{where}: the largest of {name}", largest, trainer, i)
-
-
-def _diverged(what: str, value: float, trainer: Trainer, i: int) -> TrainingDiverged:
-    """Return the error to raise for a value of the i-th network."""
-    who = "" if trainer.replicas is None else f"seed {trainer.seeds[i]}: "
-    return TrainingDiverged(
-        f"{who}{what} is {value}; try a smaller --learning-rate (now {trainer.settings.learning_rate:g}), "
-        "or scale the features (and the numbers of a regression) to magnitudes near 1 (--scale)"
-    )

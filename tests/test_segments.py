@@ -65,9 +65,9 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     lengths: list[int] = []
     segments = StoredRows.segments
 
-    def counted(self: StoredRows, order: Any) -> Any:
+    def counted(self: StoredRows, *arguments: Any) -> Any:
         segment: Segment
-        for segment in segments(self, order):
+        for segment in segments(self, *arguments):
             lengths.append(segment[0].shape[0])
             yield segment
 

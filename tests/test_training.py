@@ -273,7 +273,7 @@ def test_classes_are_no_numbers_of_events(numpy_backend: Backend) -> None:
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("arithmetic", ["native", "exact"])
 def test_a_prediction_that_is_not_finite_stops_training(backend: Backend, arithmetic: str) -> None:
-    with pytest.raises(TrainingDiverged, match=r"epoch 0, step \d+: the loss is (inf|nan); try a smaller"):
+    with pytest.raises(TrainingDiverged, match=r"epoch 0, step \d+: the loss is (inf|nan); .*; try a smaller"):
         list(train(replace(COUNTING, learning_rate=1e3, arithmetic=arithmetic), counts().split(), backend))
 
 
@@ -298,7 +298,7 @@ def test_a_loss_that_does_not_fit_the_data_is_refused(numpy_backend: Backend) ->
 def test_a_loss_that_is_not_finite_stops_training(backend: Backend) -> None:
     data = toy(200)
     settings = Settings(hidden_layer_sizes=(8,), batch_size=10, learning_rate=1e30, loss="squared_error")
-    with pytest.raises(TrainingDiverged, match=r"epoch 0, step \d+: the loss is (inf|nan); try a smaller"):
+    with pytest.raises(TrainingDiverged, match=r"epoch 0, step \d+: the loss is (inf|nan); .*; try a smaller"):
         list(train(settings, data, backend))
 
 

@@ -60,11 +60,6 @@ class Problem:
         """Return the objective of any batch of so many rows that count alike."""
         return replace(self.objective, l2=self.alpha / n_rows)
 
-    def with_learning_rate(self, optimizer_state: PyTree, learning_rate: float) -> PyTree:
-        """Return an optimiser's state with another learning rate."""
-        rate = self.backend.asarray(np.asarray(learning_rate), self.dtype)
-        return optimizer_state._replace(learning_rate=rate)
-
     def cast(self, tree: PyTree) -> PyTree:
         """Return arrays on the device in the training's type."""
         xp, dtype = self.backend.xp, self.arithmetic.dtype

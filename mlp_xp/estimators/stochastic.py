@@ -231,7 +231,7 @@ def fit_stochastic(
             progress.schedule.after_epoch(estimator.t_)
             stops = estimator._no_improvement_count > estimator.n_iter_no_change and _stall(estimator, progress)
             if progress.schedule.current != learning_rate:
-                loop.optimizer_state = problem.with_learning_rate(loop.optimizer_state, progress.schedule.current)
+                loop.set_learning_rate(progress.schedule.current, problem.dtype)
                 progress.optimizer_state = loop.optimizer_state
             if estimator._call_back() or stops:
                 break

@@ -1,0 +1,64 @@
+"""The operations on files that a run's safety hangs on, each by itself, so that a test can make any of them fail.
+
+They are what POSIX gives: a file that is written beside an old one, flushed to the disk and renamed over it is after a
+crash the old one or the new one (Pillai et al., "All file systems are not created equal", OSDI 2014).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+class Disk:
+    """The operating system's own operations; all raise `OSError`."""
+
+    def create(self, path: Path) -> int:
+        """Open a new file for writing, and return its descriptor."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+
+    def open_end(self, path: Path) -> int:
+        """Open a file, made if need be, for writing at its end; not through a link, which may lead anywhere."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINK | _BINARY, 0o666)
+
+    def open_locked(self, path: Path) -> int:
+        """Open a file, made if need be, that is there to be locked; not through a link."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK | _BINARY, 0o666)
+
+    def write(self, descriptor: int, content: memoryview) -> int:
+        """Write some bytes at least, and return how many."""
+        return os.write(descriptor, content)
+
+    def sync(self, descriptor: int) -> None:
+        """Wait until the disk has what was written."""
+        os.fsync(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file another's name and place."""
+        source.replace(target)
+
+    def sync_folder(self, folder: Path) -> None:
+        """Wait until the disk has the names in a folder, where the system lets folders be opened."""
+        if not _FOLDER:
+            return
+        descriptor = os.open(folder, os.O_RDONLY | _FOLDER)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file that may be gone already."""
+        path.unlink(missing_ok=True)
+
+    def make_folder(self, folder: Path) -> None:
+        """Make a folder with those above it; it may be there already."""
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+_BINARY = getattr(os, "O_BINARY", 0)
+_FOLDER = getattr(os, "O_DIRECTORY", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+DISK = Disk()
+"""The one that is used."""

@@ -1,0 +1,110 @@
+"""A lock that keeps two processes from one folder. The system drops it with the process that holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+import weakref
+from pathlib import Path
+
+from mlp_xp import disk
+from mlp_xp.errors import RunError
+
+NAME = ".lock"
+"""Of the file that is locked; it is there as long as somebody works in the folder, or was killed there."""
+_PLACE = 1 << 30
+"""The byte that Windows locks, beyond all that is written: others can still read who holds the lock."""
+
+
+class FolderLock:
+    """Holds a folder for this process until `release`, until it is garbage, or until the process ends in any way.
+
+    Parameters
+    ----------
+    folder : path
+        An existing one.
+
+    Raises
+    ------
+    RunError
+        If another one holds it; the text names the folder and the process.
+    OSError
+        If the lock's file cannot be opened or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / NAME
+        while True:
+            descriptor = disk.DISK.open_locked(path)
+            try:
+                if not _lock(descriptor):
+                    raise RunError(
+                        f"{folder}: another process is at work in this folder ({_holder(path)}); "
+                        "wait until it is done, or stop it"
+                    )
+                if _is_at(path, descriptor):  # and was not removed by its last holder between the two calls
+                    os.ftruncate(descriptor, 0)
+                    disk.DISK.write(descriptor, memoryview(f"process {os.getpid()} on {platform.node()}\n".encode()))
+                    break
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+        self._release = weakref.finalize(self, _unlock, path, descriptor)
+
+    def release(self) -> None:
+        """Let others in; a second call does nothing."""
+        self._release()
+
+
+def _unlock(path: Path, descriptor: int) -> None:
+    if os.name == "posix":  # Windows removes no file that is open
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+    else:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _holder(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(200).decode(errors="replace").strip() or "it has just begun"
+    except OSError:
+        return "it has just begun"
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> bool:
+        """Tell whether the lock could be had, at once."""
+        os.lseek(descriptor, _PLACE, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return True
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> bool:
+        """Tell whether the lock could be had, at once."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

@@ -1,0 +1,93 @@
+"""Stopping at Ctrl-C or at the system's word: first politely, so that all can be saved, then at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_OVER = 0
+"""No signal: what ends the watching thread."""
+
+
+class Stop:
+    """Whether somebody wants the work to stop; call it to ask.
+
+    Attributes
+    ----------
+    signal : signal.Signals or None
+        The first that came.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def __call__(self) -> bool:
+        """Tell whether a signal came."""
+        return self.signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell reports of a program that the signal ended, 128 + its number; 0 if there was none."""
+        return 0 if self.signal is None else 128 + self.signal
+
+
+@contextlib.contextmanager
+def stopping(on_signal: Callable[[Stop], None], on_second: Callable[[], None]) -> Iterator[Stop]:
+    """Catch SIGINT and SIGTERM while the ``with`` block lasts: the first asks to stop, a second one ends the process.
+
+    The second is seen by a thread of its own, so that it also ends a process that is deep in a library's code, where
+    Python's own handlers wait for that to return. Outside of the main thread no signal can be caught, and none is.
+
+    Parameters
+    ----------
+    on_signal : callable
+        Told of the first signal, in the main thread.
+    on_second : callable
+        Called by that thread right before the process ends with 128 + the signal's number and no more ado.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def note(number: int, _: FrameType | None) -> None:
+        if stop.signal is None:
+            stop.signal = signal.Signals(number)
+            on_signal(stop)
+
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    watcher = threading.Thread(target=_watch, args=(receiver, on_second), name="signals", daemon=True)
+    watcher.start()
+    # Whoever started this program in the background may have it ignore Ctrl-C: that stays so.
+    caught = [each for each in SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
+    before = {each: signal.signal(each, note) for each in caught}
+    wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    try:
+        yield stop
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        sender.send(bytes([_OVER]))
+        watcher.join()
+        receiver.close()
+        sender.close()
+
+
+def _watch(receiver: socket.socket, on_second: Callable[[], None]) -> None:
+    """Count the signals, whose numbers Python's own C code writes as soon as they come."""
+    n_signals = 0
+    while (number := receiver.recv(1)[0]) != _OVER:
+        n_signals += number in SIGNALS
+        if n_signals == 2:
+            on_second()
+            sys.stderr.flush()
+            os._exit(128 + number)
