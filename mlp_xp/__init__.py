@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mlp_xp.recorded import load_model as load_model
     from mlp_xp.replica_runs import record_replicas as record_replicas
     from mlp_xp.replicas import train_replicas as train_replicas
+    from mlp_xp.resuming import resume as resume
     from mlp_xp.runs import record as record
     from mlp_xp.settings import PRESETS as PRESETS
     from mlp_xp.settings import Settings as Settings
@@ -54,6 +55,7 @@ _MODULES = {
     "open_backend": "backend",
     "record": "runs",
     "record_replicas": "replica_runs",
+    "resume": "resuming",
     "train": "training",
     "train_replicas": "replicas",
 }

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LARGEST_GROWTH = 1000.0
 """Of the loss over that of the very first step, which knows nothing: beyond, it explodes."""
 STREAK = 10
-"""Steps one after another that must be so bad: one alone may have met a strange batch."""
+"""Steps one after another whose mean loss must be so large: one alone may have met a strange batch."""
 LARGEST = 2.0**900
 """Of any parameter; beyond, a library may saturate where another one has infinity."""
 STEEP = 10.0
@@ -48,6 +48,12 @@ class Rollback(NamedTuple):
     learning_rate: float
     reason: str
 
+    def __str__(self) -> str:
+        what, _, _ = self.reason.partition("; try")  # what follows is advice
+        return (
+            f"{what}; went on from epoch {self.epoch}, step {self.step} with the learning rate {self.learning_rate:g}"
+        )
+
 
 def find_divergence(
     losses: NDArray[np.float64], first_losses: Sequence[float | None], largest_growth: float, n_steps: int
@@ -70,9 +76,9 @@ def find_divergence(
         return i, step, f"the loss is {losses[i, step]}"
     for i, first_loss in enumerate(first_losses):
         limit = largest_growth * (first_loss or np.inf)
-        if losses.shape[1] < streak:
-            continue
-        for step in np.flatnonzero(sliding_window_view(losses[i] > limit, streak).all(axis=-1))[:1].tolist():
+        windows = sliding_window_view(losses[i], streak) if losses.shape[1] >= streak else np.empty((0, streak))
+        for start in np.flatnonzero(windows.mean(axis=1) > limit)[:1].tolist():
+            step = start + int(np.argmax(windows[start] > limit))
             growth = losses[i, step] / limit * largest_growth
             return i, step, f"the loss explodes: {losses[i, step]:.3g} is {growth:,.0f} times the first one"
     return None

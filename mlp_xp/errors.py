@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlp_xp.checkpoint import Checkpoint
+    from mlp_xp.divergence import Rollback
 
 
 class MLPXPError(Exception):
@@ -43,12 +44,16 @@ class TrainingInterrupted(MLPXPError):  # noqa: N818 - an event
     ----------
     checkpoints : tuple of Checkpoint
         Where every network was; equal to the last epoch's end, if the training stopped there.
+    rollbacks : tuple of Rollback
+        Of the epoch that is not over, as `mlp_xp.training.Epoch` has them.
     """
 
     def __init__(self, checkpoints: tuple[Checkpoint, ...]) -> None:
         epoch, step = checkpoints[0].position
-        super().__init__(f"interrupted in epoch {epoch}, after {step} of its steps")
+        where = f"in epoch {epoch}, after {step} of its steps" if step else f"after {epoch} epochs"
+        super().__init__(f"interrupted {where}")
         self.checkpoints = checkpoints
+        self.rollbacks: tuple[Rollback, ...] = ()
 
 
 class RunError(MLPXPError, OSError):

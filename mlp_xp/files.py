@@ -74,7 +74,7 @@ def append(path: Path, content: bytes, *, durable: bool) -> None:
         If it cannot be written, or is a link; the file then ends where it did before, if the disk lets it.
     """
     if path.is_symlink():
-        raise OSError(errno.ELOOP, "it is a link to another place", str(path))
+        raise OSError(errno.ELOOP, f"{path.name} in it is a link to another place", str(path))
     descriptor = disk.DISK.open_end(path)
     try:
         size = os.fstat(descriptor).st_size
@@ -88,6 +88,22 @@ def append(path: Path, content: bytes, *, durable: bool) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def keep_lines(path: Path, n: int) -> None:
+    """Cut off what comes after a file's first n lines; a file that is not there has none.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, or is a link; it is then still whole.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, f"{path.name} in it is a link to another place", str(path))
+    content = path.read_bytes() if path.exists() else b""
+    kept = b"".join(line + b"\n" for line in content.split(b"\n", n)[:n])
+    if kept != content:  # also a last line that is whole but for its end
+        write_atomically(path, kept)
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

@@ -21,7 +21,7 @@ from mlp_xp.errors import RunError
 from mlp_xp.exactness import open_arithmetic
 from mlp_xp.model import Model
 from mlp_xp.network import Layer, NormalizedLayer, Parameters, map_parameters
-from mlp_xp.runs import CHECKPOINTS, CURVE, FORMAT, REPLICA, RUN, STEPS, STEPS_HEADER, WEIGHTS, checkpoint_path
+from mlp_xp.run_folder import CHECKPOINTS, CURVE, FORMAT, REPLICA, RUN, STEPS, STEPS_HEADER, WEIGHTS, checkpoint_path
 from mlp_xp.settings import Settings
 from mlp_xp.trainer import make_objective
 
@@ -152,7 +152,7 @@ def list_checkpoints(folder: Path) -> list[int]:
     return sorted(epoch for epoch in epochs if checkpoint_path(folder, epoch) in paths)
 
 
-def read_curve(folder: Path) -> list[dict[str, Any]]:
+def read_curve(folder: Path, n_epochs: int | None = None) -> list[dict[str, Any]]:
     """Return the lines of ``curve.jsonl``.
 
     Raises
@@ -161,8 +161,10 @@ def read_curve(folder: Path) -> list[dict[str, Any]]:
         If it is missing, or a line is not an epoch's record.
     """
     path = folder / CURVE
-    rows = []
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    rows: list[dict[str, Any]] = []
+    if n_epochs == 0:
+        return rows
+    for number, line in enumerate(_read_text(path).splitlines()[:n_epochs], start=1):
         place = f"{path}, line {number}"
         try:
             row = json.loads(line)
@@ -223,3 +225,20 @@ def _read_text(path: Path) -> str:
         ) from None
     except (OSError, ValueError) as error:
         raise unusable(path, f"cannot be read: {error}") from error
+
+
+def read_losses(folder: Path, n_epochs: int) -> list[NDArray[np.float64]]:
+    """Return the batch losses of the first epochs."""
+    losses: list[list[float]] = [[] for _ in range(n_epochs)]
+    for line in _read_text(folder / STEPS).splitlines()[1:]:
+        cells = line.split(",")
+        if int(cells[0]) >= n_epochs:
+            break
+        losses[int(cells[0])].append(float(cells[2]))
+    return [np.asarray(each) for each in losses]
+
+
+def read_replicas(folder: Path) -> dict[str, Any]:
+    """Return what ``replicas.json`` holds."""
+    found: dict[str, Any] = json.loads((folder / "replicas.json").read_text(encoding="utf-8"))
+    return found

@@ -8,10 +8,11 @@
 
 from __future__ import annotations
 
-import json
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,24 +20,12 @@ from mlp_xp.backend import Backend
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
 from mlp_xp.digests import first_link
-from mlp_xp.files import write_atomically, writing
-from mlp_xp.replicas import ReplicatedEpoch, settings_of_replicas
-from mlp_xp.runs import (
-    CURVE,
-    PICTURE,
-    REPLICA,
-    REPLICAS,
-    RunWriter,
-    begin_folder,
-    check_checkpoints,
-    check_free,
-    describe_run,
-    title,
-)
+from mlp_xp.files import append, write_atomically, writing
+from mlp_xp.replicas import ReplicatedEpoch, settings_of_replicas, spread_of_rows
+from mlp_xp.run_folder import CURVE, PICTURE, REPLICA, REPLICAS
+from mlp_xp.run_writer import RunWriter, begin_folder, line_bytes, recorded, remedy, title
+from mlp_xp.runs import check_free, describe_run, take_folder
 from mlp_xp.settings import Settings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 def record_replicas(
@@ -48,7 +37,8 @@ def record_replicas(
     n: int,
     *,
     source: DataSource | None = None,
-    checkpoint_every: int | None = None,
+    checkpoint_every: int = 1,
+    keep_checkpoints: int | None = None,
     overwrite: bool = False,
 ) -> Iterator[ReplicatedEpoch]:
     """Write a folder of replicas while they are trained, and hand every epoch on.
@@ -62,52 +52,73 @@ def record_replicas(
     epochs : iterable of ReplicatedEpoch
         What it returned.
     """
-    folder, checkpoint_every = Path(folder), check_checkpoints(checkpoint_every, settings)
-    each = settings_of_replicas(settings, n)
-    folders = [folder / f"{REPLICA}{one.seed}" for one in each]
-    for path in (folder, *folders):
-        check_free(path, overwrite)
-    description = describe_run(settings, data, backend, source)
-    about_data = description["data"]
-    del description["sha256_start"]  # every replica has its own
-    with writing(folder):
-        begin_folder(folder, REPLICAS, {**description, "seeds": [one.seed for one in each]})
-    writers = [
-        RunWriter(
-            path,
-            {
-                **description,
-                "settings": one.to_dict(),
-                "replicas": n,  # trained beside each other: in native arithmetic, alone it has other last bits
-                "sha256_start": first_link(one, about_data["sha256_train"], about_data["sha256_test"]),
-            },
-            checkpoint_every,
-            picture=False,  # which takes longer to draw than many a training takes; there is one of all together
-        )
-        for path, one in zip(folders, each, strict=True)
-    ]
-    return _recorded(
-        folder, f"{title(description)}, {n} seeds: mean, ± standard deviation, least to most", epochs, writers
-    )
-
-
-def _recorded(
-    folder: Path, heading: str, epochs: Iterable[ReplicatedEpoch], writers: Sequence[RunWriter]
-) -> Iterator[ReplicatedEpoch]:
-    curve: list[Mapping[str, Any]] = []
-    step_losses: list[NDArray[np.float64]] = []
+    folder, each = Path(folder), settings_of_replicas(settings, n)
+    description = describe_run(settings, data, backend, source, checkpoint_every, keep_checkpoints)
+    for one in each:
+        check_free(folder / f"{REPLICA}{one.seed}", overwrite)
+    lock = take_folder(folder, overwrite)
     try:
-        for epoch in epochs:
-            for writer, replica in zip(writers, epoch.replicas, strict=True):
-                writer.write(replica)
-            curve.append(epoch.row())
-            step_losses.append(epoch.step_losses)
-            with writing(folder), (folder / CURVE).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(curve[-1]) + "\n")
-            yield epoch
-    finally:
-        if curve:
+        about_data = description["data"]
+        sha256 = about_data["sha256_train"], about_data["sha256_test"]
+        del description["sha256_start"]  # every replica has its own
+        with writing(folder):
+            begin_folder(folder, REPLICAS, {**description, "seeds": [one.seed for one in each]})
+        # Trained beside each other: in native arithmetic, alone it has other last bits.
+        of_each = ({"settings": one.to_dict(), "replicas": n, "sha256_start": first_link(one, *sha256)} for one in each)
+        writers = [
+            RunWriter(folder / f"{REPLICA}{one.seed}", copy.deepcopy({**description, **own}), whole=folder)
+            for one, own in zip(each, of_each, strict=True)
+        ]
+    except BaseException:
+        lock.release()
+        raise
+    return recorded(lock, writers, ReplicasWriter(folder, description, writers), epochs)
+
+
+class ReplicasWriter:
+    """Writes what the replicas have in common, from what their own writers have.
+
+    Parameters
+    ----------
+    folder : path
+    description : mapping
+        What ``replicas.json`` says.
+    writers : sequence of RunWriter
+        One for each.
+
+    Raises
+    ------
+    RunError
+        If a file cannot be written; by the methods.
+    """
+
+    def __init__(self, folder: Path, description: Mapping[str, Any], writers: Sequence[RunWriter]) -> None:
+        self._folder, self._writers = folder, writers
+        self._heading = f"{title(description)}, {len(writers)} seeds: mean, ± standard deviation, least to most"
+        self._curve = [self._row(epoch) for epoch in range(len(writers[0].curve))]
+
+    def _row(self, epoch: int) -> dict[str, Any]:
+        return spread_of_rows([writer.curve[epoch] for writer in self._writers])
+
+    def begin_again(self) -> None:
+        """Write the lines of all epochs so far anew."""
+        with self._writing():
+            write_atomically(self._folder / CURVE, b"".join(map(line_bytes, self._curve)))
+
+    def write(self) -> None:
+        """Add the epoch that all writers have."""
+        self._curve.append(self._row(len(self._curve)))
+        with self._writing():
+            append(self._folder / CURVE, line_bytes(self._curve[-1]), durable=False)
+
+    def finish(self) -> None:
+        """Draw the mean curves with their bands, if there is anything to draw."""
+        if self._curve:
             from mlp_xp.plots import plot_replicas, png  # matplotlib is slow to import, and comes last
 
-            with writing(folder):
-                write_atomically(folder / PICTURE, png(plot_replicas(np.concatenate(step_losses), curve, heading)))
+            losses = np.stack([np.concatenate(writer.losses) for writer in self._writers], axis=-1)
+            with self._writing():
+                write_atomically(self._folder / PICTURE, png(plot_replicas(losses, self._curve, self._heading)))
+
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(self._folder, remedy=remedy(self._folder))

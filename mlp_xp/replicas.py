@@ -5,18 +5,19 @@ It answers whether a difference, between libraries or between settings, is large
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mlp_xp.backend import Backend
+from mlp_xp.checkpoint import Checkpoint
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.errors import SettingsError
 from mlp_xp.pretraining import Pretrained
 from mlp_xp.settings import Settings
-from mlp_xp.training import Epoch, train_each
+from mlp_xp.training import Epoch, never, train_each
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -101,13 +102,7 @@ class ReplicatedEpoch:
 
     def row(self) -> dict[str, Any]:
         """Return the spreads, as a line of the replicas' ``curve.jsonl`` has them."""
-        return {
-            "epoch": self.epoch,
-            "loss": self.loss.row(),
-            "test_loss": self.test_loss.row(),
-            "accuracy": None if self.accuracy is None else self.accuracy.row(),
-            "seconds": self.seconds,
-        }
+        return spread_of_rows([replica.row() for replica in self.replicas])
 
     def summary(self) -> str:
         """Return the lab's line, as `mlp_xp.training.Epoch.summary` has it, with mean ± standard deviation."""
@@ -117,6 +112,13 @@ class ReplicatedEpoch:
             f"#summary:{self.epoch: 4d} {loss:.4f} ± {deviation:.4f} "
             f"{result.mean:{form}} ± {result.standard_deviation:{form}}"
         )
+
+
+def spread_of_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the spreads of an epoch, given every replica's `mlp_xp.training.Epoch.row`."""
+    each = {name: [row[name] for row in rows] for name in ("loss", "test_loss", "accuracy")}
+    spreads = {name: None if None in values else Spread.of(values).row() for name, values in each.items()}
+    return {"epoch": rows[0]["epoch"], **spreads, "seconds": max(row["seconds"] for row in rows)}
 
 
 def settings_of_replicas(settings: Settings, n: int) -> list[Settings]:
@@ -130,7 +132,10 @@ def train_replicas(
     backend: Backend,
     n: int,
     *,
+    start: Sequence[Checkpoint] | None = None,
     on_pretrained: Callable[[Pretrained], None] | None = None,
+    stop: Callable[[], bool] = never,
+    on_divergence: str = "stop",
 ) -> Iterator[ReplicatedEpoch]:
     """Train n networks in one batched computation, epoch by epoch.
 
@@ -147,7 +152,9 @@ def train_replicas(
         Where it is computed.
     n : int
         How many, ≥ 2.
-    on_pretrained : callable, optional
+    start : sequence of Checkpoint, optional
+        Go on from there: one of each replica, all of one moment.
+    on_pretrained, stop, on_divergence
         As of `mlp_xp.training.train`.
 
     Yields
@@ -166,4 +173,14 @@ def train_replicas(
     """
     if not isinstance(n, int) or isinstance(n, bool) or n < FEWEST:
         raise SettingsError(f"replicas = {n!r}: must be a whole number ≥ {FEWEST}")
-    return map(ReplicatedEpoch, train_each(settings, data, backend, replicas=n, on_pretrained=on_pretrained))
+    each = train_each(
+        settings,
+        data,
+        backend,
+        start=start,
+        replicas=n,
+        on_pretrained=on_pretrained,
+        stop=stop,
+        on_divergence=on_divergence,
+    )
+    return map(ReplicatedEpoch, each)

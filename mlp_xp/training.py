@@ -138,8 +138,8 @@ def train(
     learning_rates : mapping of (int, int) to float
         Other learning rates, from a step of an epoch on: what rollbacks made of a training that is done again.
     largest_growth : float
-        The training diverges, too, if its loss is more than so many times that of its very first step, for
-        `mlp_xp.divergence.STREAK` steps on end.
+        The training diverges, too, if its mean loss over `mlp_xp.divergence.STREAK` steps on end is more than so many
+        times that of its very first step.
 
     Yields
     ------
@@ -253,6 +253,9 @@ class _Course:
                     raise
                 rollbacks.append(self._roll_back(str(error)))
                 continue
+            except TrainingInterrupted as interruption:
+                interruption.rollbacks = tuple(rollbacks)
+                raise
             rollbacks = []
             yield records
 
@@ -316,7 +319,7 @@ class _Course:
             # A device that works by itself is at this piece, while the losses of the one before are looked at.
             losses = self._join(losses, waiting, where)
             waiting = piece
-            n_done = piece.first + len(piece.losses)
+            n_done = piece.first + piece.losses.shape[0]
             if n_done < trainer.n_steps and self.stop():
                 losses = self._join(losses, piece, where)
                 raise TrainingInterrupted(self._checkpoints_between(epoch, losses, piece))

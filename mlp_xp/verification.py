@@ -10,6 +10,7 @@ that were not trained again: there, as for the checkpoint that was started from,
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import product, zip_longest
@@ -26,14 +27,15 @@ from mlp_xp.digests import Digests, chain, digest_arrays, first_link
 from mlp_xp.errors import Disagreement, RunError, SettingsError, TrainingDiverged
 from mlp_xp.model import mean
 from mlp_xp.recorded import list_checkpoints, read_curve, read_description, read_steps, read_tensors, unusable
-from mlp_xp.runs import CURVE, RUN, STEPS, WEIGHTS, checkpoint_path, describe_data
+from mlp_xp.run_folder import CURVE, RUN, STEPS, WEIGHTS, checkpoint_path
+from mlp_xp.runs import describe_data
 from mlp_xp.settings import Settings
 from mlp_xp.training import NUMBERS, Epoch, train
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-INTERRUPTED = "if the training was interrupted while it wrote the file, train again"
+INTERRUPTED = "if the training was interrupted while it wrote the file, go on with it: mlp-xp train --resume RUN"
 
 
 class RecordedRun:
@@ -60,6 +62,10 @@ class RecordedRun:
         The epoch and the step of every line of ``steps.csv``.
     replicas : int
         How many networks were trained beside each other, this one among them.
+    learning_rates : dict of (int, int) to float
+        From an epoch's step on, where the training had diverged and went on with another one.
+    resumed_on : list of str
+        The backends it went on on.
     checkpoints : list of int
         The epochs after which one was kept, in order.
 
@@ -80,6 +86,11 @@ class RecordedRun:
             self.sha256_start = description["sha256_start"]
             self.backend, self.device = (str(description["backend"][name]) for name in ("name", "device"))
             self.replicas = int(description.get("replicas", 1))
+            self.learning_rates = {
+                (int(each["epoch"]), int(each["step"])): float(each["learning_rate"])
+                for each in description.get("rollbacks", [])
+            }
+            self.resumed_on = [str(each["backend"]["name"]) for each in description.get("resumed", [])]
         except KeyError as error:
             raise unusable(
                 self.folder / RUN, f"not the description of a run with digests: {error} is missing"
@@ -111,6 +122,11 @@ class RecordedRun:
     def checkpoint(self, epoch: int) -> Checkpoint:
         """Return a checkpoint that was kept."""
         return Checkpoint(epoch, self.digests(epoch).chain, read_tensors(checkpoint_path(self.folder, epoch)))
+
+    def learning_rate(self, epoch: int) -> float:
+        """Return that of an epoch's last step."""
+        later = [moment for moment in self.learning_rates if moment[0] <= epoch]
+        return self.learning_rates[max(later)] if later else self.settings.learning_rate
 
     def begin(self, first: int) -> int:
         """Return the epoch that training must begin with to reach ``first``: the one after the nearest checkpoint."""
@@ -169,7 +185,7 @@ def _check_epoch(run: RecordedRun, epoch: int, previous: str) -> None:
             if digest_arrays(select(tensors, part)) != getattr(stated, part):
                 raise Disagreement(f"{line}: sha256_{part} is not that of the tensors {part!r} in {name}")
         with np.errstate(over="ignore"):
-            rate = np.asarray(run.settings.learning_rate, run.settings.dtype)
+            rate = np.asarray(run.learning_rate(epoch), run.settings.dtype)
         if not np.array_equal(tensors.get(f"{OPTIMIZER}.learning_rate", ()), rate):
             raise Disagreement(f"{name}: the learning rate is not the {rate} of {RUN}")
     if chain(previous, {name: row[name] for name in NUMBERS}, stated[:3]) != stated.chain:
@@ -222,7 +238,9 @@ def verify(
     before = run.begin(first) - 1
     start = None if before < 0 else run.checkpoint(before)
     try:
-        epochs = train(run.settings, data, backend, start=start)
+        # What exploded, or was tried in vain, is not to be tried again: only what came of it.
+        how: dict[str, Any] = {"learning_rates": run.learning_rates, "largest_growth": math.inf}
+        epochs = train(run.settings, data, backend, start=start, **how)
     except RunError as error:  # the checkpoint does not fit
         raise Disagreement(f"{run.checkpoint_name(before)} and {RUN}: {error}") from error
     return _compared(run, epochs, last)

@@ -18,7 +18,8 @@ from mlp_xp.datasets.source import DataSource
 from mlp_xp.digests import chain, digest_arrays, first_link
 from mlp_xp.model import mean
 from mlp_xp.recorded import list_checkpoints, read_steps
-from mlp_xp.runs import checkpoint_path, record
+from mlp_xp.run_folder import checkpoint_path
+from mlp_xp.runs import record
 from mlp_xp.settings import Settings
 from mlp_xp.training import NUMBERS, train
 

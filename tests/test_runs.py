@@ -138,10 +138,10 @@ EXACT = replace(SETTINGS, arithmetic="exact", dtype="float64", momentum=0.9)
 
 @pytest.mark.parametrize(
     ("settings", "every", "kept"),
-    [(EXACT, None, [0, 1, 2]), (EXACT, 0, []), (EXACT, 2, [1]), (SETTINGS, None, []), (SETTINGS, 3, [2])],
+    [(EXACT, 1, [0, 1, 2]), (EXACT, 0, []), (EXACT, 2, [1]), (SETTINGS, 0, []), (SETTINGS, 3, [2])],
 )
 def test_checkpoints_are_kept_as_often_as_asked(
-    settings: Settings, every: int | None, kept: list[int], tmp_path: Path, digits: Split, numpy_backend: Backend
+    settings: Settings, every: int, kept: list[int], tmp_path: Path, digits: Split, numpy_backend: Backend
 ) -> None:
     epochs = list(
         record(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -11,9 +12,9 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 
-def progress(items: Iterable[Item], total: int, label: str, unit: str = "epoch") -> Iterator[Item]:
+def progress(items: Iterable[Item], total: int, label: str, unit: str = "epoch", *, n_done: int = 0) -> Iterator[Item]:
     """Hand the items on and show how far they are; nothing is shown where standard error is not a terminal."""
-    with tqdm(total=total, desc=label, unit=unit, disable=None, leave=False) as bar:
+    with tqdm(total=total, desc=label, unit=unit, disable=None, leave=False, initial=n_done) as bar:
         for item in items:
             bar.update()
             yield item
@@ -42,3 +43,9 @@ def say(line: str) -> None:
 def note(line: str) -> None:
     """Print a remark on standard error, where it does not mix with the results."""
     print(f"mlp-xp: {line}", file=sys.stderr)
+
+
+def note_at_once(line: str) -> None:
+    """Print a remark where `note` may not: in a signal's handler, which may have interrupted a print."""
+    over_the_bar = "\r\x1b[K" if sys.stderr.isatty() else ""
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{over_the_bar}mlp-xp: {line}\n".encode())

@@ -1,10 +1,12 @@
-"""``mlp-xp train``: the main job."""
+"""``mlp-xp train``: the main job, begun or gone on with."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from mlp_xp.backend import Backend, open_backend
 from mlp_xp.cli.options import (
@@ -17,22 +19,37 @@ from mlp_xp.cli.options import (
     path,
     replicas,
 )
-from mlp_xp.cli.progress import note, pretraining, progress, say
+from mlp_xp.cli.progress import note, note_at_once, pretraining, progress, say
 from mlp_xp.datasets import Split
-from mlp_xp.datasets.source import DataSource
+from mlp_xp.errors import MLPXPError, RunError, SettingsError, TrainingInterrupted
 from mlp_xp.replica_runs import record_replicas
 from mlp_xp.replicas import ReplicatedEpoch, train_replicas
-from mlp_xp.runs import record
-from mlp_xp.settings import Settings
-from mlp_xp.training import Epoch, train
+from mlp_xp.resuming import RecordedTraining
+from mlp_xp.runs import NEWEST, record
+from mlp_xp.stopping import Stop, stopping
+from mlp_xp.training import ON_DIVERGENCE, Epoch, train
+
+WITH_RESUME = ("resume", "backend", "device", "data", "epochs", "on_divergence")
+"""Options that a run that goes on can be given; all else is as it was."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommand's options."""
-    parser.add_argument("--backend", default="numpy", metavar="NAME", help="array library; default numpy")
+    parser.epilog = (
+        "Ctrl-C (SIGINT) and SIGTERM finish the step, write a checkpoint and end with exit code 130 or 143; a second "
+        "one ends at once. Whatever ends a recorded training, --resume RUN goes on with it."
+    )
+    parser.add_argument("--backend", metavar="NAME", help="array library; default numpy, or that of the run to resume")
     parser.add_argument("--device", metavar="NAME", help='such as "cpu" or "cuda:0"; default: the library\'s own')
     parser.add_argument("--out", type=path, metavar="RUN", help="folder to record the run in; default: nothing is kept")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
+    parser.add_argument(
+        "--resume",
+        type=path,
+        metavar="RUN",
+        help="go on with a recorded run from its last checkpoint, to the same bits as if it had never stopped; goes "
+        "with --epochs (of the whole run), --backend, --device, --on-divergence, and --data if that is elsewhere now",
+    )
     parser.add_argument(
         "--replicas",
         type=replicas,
@@ -43,46 +60,149 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint-every",
         type=_count,
+        default=1,
         metavar="N",
-        help="keep a checkpoint after every N epochs, from which verify --epochs can start; 0 for none; "
-        "default 1 in exact arithmetic, else 0",
+        help="write a checkpoint after every N epochs, from which --resume can go on and verify --epochs can start; "
+        "0 for none; default 1",
+    )
+    parser.add_argument(
+        "--keep-checkpoints",
+        type=_count,
+        metavar="K",
+        help=f"keep the newest K and the one with the least test loss; 0 for all; default {NEWEST}, and all in exact "
+        "arithmetic",
+    )
+    parser.add_argument(
+        "--on-divergence",
+        choices=ON_DIVERGENCE,
+        default="stop",
+        help="if a loss or a gradient is not finite, or the loss explodes: stop (the default), or go back to the end "
+        "of the epoch before and on with half the learning rate",
     )
     add_data_arguments(parser)
     add_settings_arguments(parser)
+    # What the options are when none is given: so it can be told which were.
+    parser.set_defaults(defaults=vars(parser.parse_args([])))
+
+
+class _Work(NamedTuple):
+    """A training that is ready to run."""
+
+    data: Split
+    backend: Backend
+    n_epochs: int
+    n_done: int
+    n_replicas: int | None
+    folder: Path | None
+    epochs: Iterator[Epoch | ReplicatedEpoch]
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train, printing the lab's line per epoch."""
-    settings = make_settings(options)
-    backend = open_backend(options.backend, options.device)
-    source = make_source(options)
-    data = load_split(source)
-    result = "test loss" if data.train.n_classes is None else "test accuracy"
-    of_seeds = "" if options.replicas is None else f"; mean ± standard deviation of {options.replicas} seeds"
-    epochs = _train(options, settings, data, backend, source)
-    note(describe(data))
-    note(f"each line: epoch, mean loss of its batches, {result}{of_seeds}")
-    for epoch in progress(epochs, settings.epochs, f"{data.train.name} on {backend.name}"):
+    """Train, printing the lab's line per epoch; 128 + the signal's number if one came."""
+    with stopping(_announce, lambda: note_at_once("stopped at once")) as stop:
+        work = _begin(options, stop) if options.resume is None else _go_on(options, stop)
+        result = "test loss" if work.data.train.n_classes is None else "test accuracy"
+        of_seeds = f"; mean ± standard deviation of {work.n_replicas} seeds" if work.n_replicas else ""
+        note(describe(work.data))
+        note(f"each line: epoch, mean loss of its batches, {result}{of_seeds}")
+        try:
+            _watch(work)
+        except TrainingInterrupted as interruption:
+            note(f"{interruption}; {_how_to_go_on(work)}")
+            return stop.exit_code
+        except RunError:
+            raise  # says it
+        except TrainingDiverged:
+            if work.folder is not None:
+                note(f"--on-divergence rollback goes on with half the learning rate: --resume {work.folder}")
+            raise
+        except (MLPXPError, MemoryError):
+            note(_how_to_go_on(work))
+            raise
+        kept = "nothing is kept; --out RUN records curve, weights and plot"
+        note(kept if work.folder is None else f"recorded in {work.folder}")
+        return stop.exit_code
+
+
+def _watch(work: _Work) -> None:
+    label = f"{work.data.train.name} on {work.backend.name}"
+    for epoch in progress(work.epochs, work.n_epochs, label, n_done=work.n_done):
         say(epoch.summary())
-    kept = "nothing is kept; --out RUN records curve, weights and plot"
-    note(kept if options.out is None else f"recorded in {options.out}")
-    return 0
+        for rollback in (epoch if isinstance(epoch, Epoch) else epoch.replicas[0]).rollbacks:
+            note(str(rollback))
 
 
-def _train(
-    options: argparse.Namespace, settings: Settings, data: Split, backend: Backend, source: DataSource
-) -> Iterator[Epoch | ReplicatedEpoch]:
+def _begin(options: argparse.Namespace, stop: Stop) -> _Work:
     """Begin the training of one seed or of many, recorded if asked for."""
-    out, how = options.out, {name: getattr(options, name) for name in ("checkpoint_every", "overwrite")}
-    on_pretrained = pretraining(settings.n_pretraining_epochs)
-    if (n := options.replicas) is None:
-        epochs = train(settings, data, backend, on_pretrained=on_pretrained)
-        return epochs if out is None else record(out, settings, data, backend, epochs, source=source, **how)
-    many = train_replicas(settings, data, backend, n, on_pretrained=on_pretrained)
-    return many if out is None else record_replicas(out, settings, data, backend, many, n, source=source, **how)
+    settings, source = make_settings(options), make_source(options)
+    backend = open_backend(options.backend or "numpy", options.device)
+    data, out, n = load_split(source), options.out, options.replicas
+    how = _how(options, settings.n_pretraining_epochs, stop)
+    recording = {name: getattr(options, name) for name in ("checkpoint_every", "keep_checkpoints", "overwrite")}
+    epochs: Iterator[Epoch | ReplicatedEpoch]
+    if n is None:
+        epochs = single = train(settings, data, backend, **how)
+        if out is not None:
+            epochs = record(out, settings, data, backend, single, source=source, **recording)
+    else:
+        epochs = many = train_replicas(settings, data, backend, n, **how)
+        if out is not None:
+            epochs = record_replicas(out, settings, data, backend, many, n, source=source, **recording)
+    return _Work(data, backend, settings.epochs, 0, n, out, epochs)
+
+
+def _go_on(options: argparse.Namespace, stop: Stop) -> _Work:
+    """Go on with a recorded training, of one seed or of many."""
+    for name, default in options.defaults.items():
+        if name not in WITH_RESUME and getattr(options, name) != default:
+            option = "hidden" if name == "hidden_layer_sizes" else name.replace("_", "-")
+            raise SettingsError(
+                f"--{option} does not go with --resume: {options.resume} says how it is trained and recorded; leave it "
+                "out, or train a new run with --out"
+            )
+    recorded = RecordedTraining(options.resume)
+    try:
+        for remark in recorded.remarks:
+            note(f"{remark}; an earlier checkpoint is taken")
+        native = recorded.settings.arithmetic == "native"
+        if options.backend is None:
+            backend = open_backend(recorded.backend, options.device or recorded.device)
+        else:
+            backend = open_backend(options.backend, options.device)
+        if native and backend.name != recorded.backend:
+            note(
+                f"the run was on {recorded.backend}; from here on the last bits are those of {backend.name}: only "
+                "exact arithmetic has the same on all"
+            )
+        data = load_split(recorded.find_source(options.data if options.data != options.defaults["data"] else None))
+        epoch, step = recorded.position
+        n_epochs = recorded.settings_for(options.epochs).epochs
+        where = "is finished" if epoch >= n_epochs else f"goes on with epoch {epoch}, step {step}"
+        note(f"{options.resume} {where}" if (epoch, step) > (0, 0) else f"{options.resume} begins anew: no checkpoint")
+        how = _how(options, recorded.settings.n_pretraining_epochs, stop)
+        epochs = recorded.resume(data, backend, epochs=options.epochs, **how)
+    except BaseException:
+        recorded.release()
+        raise
+    return _Work(data, backend, n_epochs, epoch, recorded.n_replicas, options.resume, epochs)
+
+
+def _how(options: argparse.Namespace, n_pretraining_epochs: int, stop: Callable[[], bool]) -> dict[str, Any]:
+    return {"on_pretrained": pretraining(n_pretraining_epochs), "stop": stop, "on_divergence": options.on_divergence}
+
+
+def _how_to_go_on(work: _Work) -> str:
+    if work.folder is None:
+        return "nothing is kept, for want of --out RUN"
+    return f"what it has learnt is kept; go on with: mlp-xp train --resume {work.folder}"
+
+
+def _announce(stop: Stop) -> None:
+    name = "" if stop.signal is None else f"{stop.signal.name}: "
+    note_at_once(f"{name}finishing the step, and saving if asked to; once more stops at once")
 
 
 def _count(text: str) -> int:
     if not re.fullmatch("[0-9]{1,9}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of epochs such as 1, or 0 for none")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number such as 1, or 0")
     return int(text)

@@ -1,0 +1,315 @@
+"""Going on with a recorded training, to the same end as if it had never stopped.
+
+In exact arithmetic that is so to the last bit on any backend; in native arithmetic on the same backend, versions and
+machine.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mlp_xp.backend import Backend
+from mlp_xp.checkpoint import Position
+from mlp_xp.checkpoint_files import read_checkpoint
+from mlp_xp.datasets.dataset import Split
+from mlp_xp.datasets.source import DataSource
+from mlp_xp.digests import digest_arrays, first_link
+from mlp_xp.errors import RunError, SettingsError
+from mlp_xp.files import write_atomically, writing
+from mlp_xp.lock import FolderLock
+from mlp_xp.pretraining import Pretrained
+from mlp_xp.recorded import list_checkpoints, read_curve, read_description, read_losses, read_replicas, unusable
+from mlp_xp.replica_runs import ReplicasWriter
+from mlp_xp.replicas import ReplicatedEpoch, train_replicas
+from mlp_xp.run_folder import CHECKPOINTS, CURVE, INTERRUPTED, REPLICA, REPLICAS, RUN, STEPS, checkpoint_path
+from mlp_xp.run_writer import Past, RunWriter, json_bytes, recorded
+from mlp_xp.runs import Alone, describe_data, describe_work
+from mlp_xp.settings import Settings
+from mlp_xp.training import Epoch, never, train
+
+
+def resume(
+    folder: Path | str,
+    backend: Backend,
+    data: Split | None = None,
+    *,
+    epochs: int | None = None,
+    on_pretrained: Callable[[Pretrained], None] | None = None,
+    stop: Callable[[], bool] = never,
+    on_divergence: str = "stop",
+) -> Iterator[Epoch | ReplicatedEpoch]:
+    """Go on with a recorded training from its last checkpoint, and hand on the epochs that are still missing.
+
+    The folder is locked and made ready by this call itself, as by `mlp_xp.runs.record`. Without a checkpoint the
+    training begins anew.
+
+    Parameters
+    ----------
+    folder : path
+        That `mlp_xp.runs.record` or `mlp_xp.replica_runs.record_replicas` made.
+    backend : Backend
+    data : Split, optional
+        By default loaded from where they were.
+    epochs : int, optional
+        Of the whole training; by default as many as its settings say.
+    on_pretrained, stop, on_divergence
+        As of `mlp_xp.training.train`.
+
+    Returns
+    -------
+    iterator of Epoch or of ReplicatedEpoch
+
+    Raises
+    ------
+    RunError
+        If there is no such run, another process is at work on it, its files are damaged or cannot be written, or the
+        data are not those it was trained on.
+    SettingsError
+        If there are more epochs already.
+    DataError, DownloadError
+        If the data cannot be loaded.
+    """
+    run = RecordedTraining(folder)
+    try:
+        return run.resume(
+            run.find_source().load() if data is None else data,
+            backend,
+            epochs=epochs,
+            on_pretrained=on_pretrained,
+            stop=stop,
+            on_divergence=on_divergence,
+        )
+    except BaseException:
+        run.release()
+        raise
+
+
+@dataclass
+class _Network:
+    """A run's own folder, and what is in it up to the checkpoint it goes on from."""
+
+    folder: Path
+    description: dict[str, Any]
+    settings: Settings
+    past: Past
+
+
+class RecordedTraining:
+    """A recorded training, of one network or of replicas, that is to go on; its folder is locked until `release`.
+
+    Parameters
+    ----------
+    folder : path
+
+    Attributes
+    ----------
+    settings : Settings
+        Of replicas, the first one's.
+    source : DataSource or None
+        Where the data came from.
+    backend, device : str
+        Those that trained last.
+    n_replicas : int or None
+        None for one network alone.
+    position : Position
+        Where it goes on.
+    remarks : list of str
+        What was found on the way: checkpoints that are damaged.
+
+    Raises
+    ------
+    RunError
+        If there is no run, another process is at work on it, or its files are damaged.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.remarks: list[str] = []
+        if not (self.folder / REPLICAS).exists():
+            read_description(self.folder)  # before anything is written: it may be no run at all
+        with writing(self.folder, remedy="it must be writable to go on"):
+            self._lock = FolderLock(self.folder)
+        try:
+            self._read()
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Let others in."""
+        self._lock.release()
+
+    def _read(self) -> None:
+        self.n_replicas, folders = None, [self.folder]
+        self._whole: dict[str, Any] | None = None
+        if (self.folder / REPLICAS).exists():
+            self._whole = read_replicas(self.folder)
+            folders = [self.folder / f"{REPLICA}{seed}" for seed in self._whole["seeds"]]
+            self.n_replicas = len(folders)
+        descriptions = [read_description(each) for each in folders]
+        try:
+            self._networks = [
+                _Network(each, description, Settings.from_dict(description["settings"]), Past(None, [], []))
+                for each, description in zip(folders, descriptions, strict=True)
+            ]
+            first = descriptions[0]
+            if self._whole is None and first.get("replicas", 1) != 1:
+                raise RunError(
+                    f"{self.folder} is one of {first['replicas']} replicas, which were trained in one computation; "
+                    f"go on with all of them: --resume {self.folder.parent}"
+                )
+            source = first["data"]["source"]
+            self.source = None if source is None else DataSource.from_dict(source)
+            work = (first["resumed"] or [first])[-1]["backend"]
+            self.backend, self.device = str(work["name"]), str(work["device"])
+            for name in ("every", "newest"):
+                if type(first["checkpoints"][name]) is not int:
+                    raise TypeError(f"checkpoints: {name!r} is {first['checkpoints'][name]!r}")
+        except KeyError as error:
+            problem = f"not the description of a run that can go on: {error} is missing"
+            raise unusable(folders[0] / RUN, problem) from error
+        except RunError:
+            raise
+        except (TypeError, ValueError, OverflowError, AttributeError) as error:  # a SettingsError is a ValueError
+            raise unusable(folders[0] / RUN, f"not a run's description: {error}") from error
+        self.settings = self._networks[0].settings
+        self._find_past()
+        checkpoint = self._networks[0].past.checkpoint
+        self.position = Position(0, 0) if checkpoint is None else checkpoint.position
+
+    def _find_past(self) -> None:
+        """Find the latest moment of which every network has a whole checkpoint, and what led to it."""
+        names = [self._checkpoint_names(network) for network in self._networks]
+        common = set.intersection(*map(set, names))
+        for _, name in sorted(((names[0][name], name) for name in common), reverse=True):
+            try:
+                pasts = [_read_past(network, name) for network in self._networks]
+            except RunError as error:
+                self.remarks.append(str(error))
+                continue
+            if len({past.checkpoint.position for past in pasts if past.checkpoint is not None}) == 1:
+                for network, past in zip(self._networks, pasts, strict=True):
+                    network.past = past
+                return
+        if self.remarks:
+            raise RunError(f"no checkpoint of {self.folder} can be used: {self.remarks[0]}")
+
+    def _checkpoint_names(self, network: _Network) -> dict[str, Position]:
+        """Return the files of a network's checkpoints, and where the training is at them."""
+        folder = network.folder
+        names = {checkpoint_path(folder, epoch).name: Position(epoch + 1, 0) for epoch in list_checkpoints(folder)}
+        if (path := folder / CHECKPOINTS / INTERRUPTED).exists():
+            try:
+                names[INTERRUPTED] = read_checkpoint(path, network.description["id"]).position
+            except RunError as error:
+                self.remarks.append(str(error))
+        return names
+
+    def settings_for(self, epochs: int | None) -> Settings:
+        """Return the settings, perhaps with other epochs of the whole training.
+
+        Raises
+        ------
+        SettingsError
+            If there are more already.
+        """
+        settings = self.settings if epochs is None else replace(self.settings, epochs=epochs)
+        if settings.epochs < (done := self.position.epoch):
+            raise SettingsError(f"epochs = {settings.epochs}: the run has {done} already; give that many at least")
+        return settings
+
+    def find_source(self, name: str | None = None) -> DataSource:
+        """Return what the data are to be loaded from; ``name`` says where they are now, if that is elsewhere.
+
+        Raises
+        ------
+        RunError
+            If the run does not say.
+        """
+        if self.source is None:
+            raise RunError(
+                f"{self.folder}: the run does not say where its data are from, as it was trained on arrays of a "
+                "program's own; go on there, with mlp_xp.resume(folder, backend, data)"
+            )
+        return self.source if name is None else replace(self.source, name=name)
+
+    def resume(
+        self,
+        data: Split,
+        backend: Backend,
+        *,
+        epochs: int | None = None,
+        on_pretrained: Callable[[Pretrained], None] | None = None,
+        stop: Callable[[], bool] = never,
+        on_divergence: str = "stop",
+    ) -> Iterator[Epoch | ReplicatedEpoch]:
+        """Go on as `resume` does; the lock is then the iterator's."""
+        self._check(data)
+        settings = self.settings_for(epochs)
+        checkpoints = [network.past.checkpoint for network in self._networks if network.past.checkpoint is not None]
+        how: dict[str, Any] = {"on_pretrained": on_pretrained, "stop": stop, "on_divergence": on_divergence}
+        start = checkpoints or None
+        # Before anything is written: the checkpoints may not fit the network.
+        if self.n_replicas is None:
+            single = train(settings, data, backend, start=start and start[0], **how)
+        else:
+            many = train_replicas(settings, data, backend, self.n_replicas, start=start, **how)
+        work = {**self.position._asdict(), **describe_work(backend)}
+        whole = None if self.n_replicas is None else self.folder
+        writers = [self._writer(network, settings.epochs, work, whole) for network in self._networks]
+        if self._whole is None:
+            return recorded(self._lock, writers, Alone(writers[0]), single)
+        _go_on(self._whole, settings.epochs, work, self.position)
+        with writing(self.folder):
+            write_atomically(self.folder / REPLICAS, json_bytes(self._whole))
+        replicas = ReplicasWriter(self.folder, self._whole, writers)
+        replicas.begin_again()
+        return recorded(self._lock, writers, replicas, many)
+
+    def _writer(self, network: _Network, epochs: int, work: dict[str, Any], whole: Path | None) -> RunWriter:
+        description = copy.deepcopy(network.description)
+        _go_on(description, epochs, work, self.position)
+        return RunWriter(network.folder, description, network.past, whole=whole)
+
+    def _check(self, data: Split) -> None:
+        """See that data and settings are those that the run has."""
+        about_data = describe_data(data)
+        for network in self._networks:
+            path, recorded_data = network.folder / RUN, network.description["data"]
+            for name, found in about_data.items():
+                if recorded_data.get(name) != found:
+                    raise RunError(
+                        f"{self.folder}: the data are not those it was trained on: {name} is {found!r}, but {path} "
+                        f"says {recorded_data.get(name)!r}; give those, or train a new run"
+                    )
+            digests = about_data["sha256_train"], about_data["sha256_test"]
+            if first_link(network.settings, *digests) != network.description.get("sha256_start"):
+                raise unusable(path, "its settings are not those it was begun with")
+
+
+def _go_on(description: dict[str, Any], epochs: int, work: dict[str, Any], position: Position) -> None:
+    """Note in a description that the training goes on."""
+    description["settings"]["epochs"] = epochs
+    # Where a rollback led beyond the checkpoint, it will happen again.
+    description["rollbacks"] = [each for each in description["rollbacks"] if (each["epoch"], each["step"]) < position]
+    description["resumed"].append(work)
+
+
+def _read_past(network: _Network, name: str) -> Past:
+    """Return what led to a checkpoint, which must be what it says."""
+    folder = network.folder
+    checkpoint = read_checkpoint(folder / CHECKPOINTS / name, network.description["id"])
+    n_epochs = checkpoint.position.epoch
+    curve, losses = read_curve(folder, n_epochs), read_losses(folder, n_epochs)
+    for epoch, (row, of_steps) in enumerate(zip(curve, losses, strict=True)):
+        if row["epoch"] != epoch:
+            raise unusable(f"{folder / CURVE}, line {epoch + 1}", f"epoch {row['epoch']} where epoch {epoch} belongs")
+        if row["sha256_losses"] != digest_arrays({"losses": of_steps}):
+            raise unusable(folder / STEPS, f"the losses of epoch {epoch} are not those of {CURVE}")
+    if (curve[-1]["sha256_chain"] if curve else network.description["sha256_start"]) != checkpoint.chain:
+        raise unusable(folder / CURVE, f"it does not lead to the checkpoint {name}")
+    return Past(checkpoint, curve, losses)

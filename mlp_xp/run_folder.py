@@ -1,0 +1,29 @@
+"""A run folder: what was trained, on what, and how it went, in files that need no mlp_xp to be read.
+
+``run.json``            settings, versions, the backend, the data's source, shape and SHA-256; where it was resumed
+``curve.jsonl``         a line per epoch: epoch, loss, test_loss, accuracy, seconds, and a chain of SHA-256
+``steps.csv``           every batch's loss: epoch, step, loss
+``weights.safetensors`` the parameters after the last finished epoch: ``layers.0.weight``, ``layers.0.bias``, …
+``loss.png``            the picture
+``checkpoints/``        where the training can go on: ``epoch-0000.safetensors``, … (see `mlp_xp.checkpoint_files`)
+
+A folder of replicas has a run folder for each and files of its own (see `mlp_xp.replica_runs`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+RUN, CURVE, STEPS, WEIGHTS, PICTURE = "run.json", "curve.jsonl", "steps.csv", "weights.safetensors", "loss.png"
+CHECKPOINTS, INTERRUPTED = "checkpoints", "interrupted.safetensors"
+REPLICAS, REPLICA = "replicas.json", "seed-"
+"""Of a folder that holds a run per seed: the file that describes it, and how the runs' own folders begin."""
+FILES = (RUN, CURVE, STEPS, WEIGHTS, PICTURE, REPLICAS)
+"""All that a run folder or a folder of replicas may hold, but for folders."""
+STEPS_HEADER = "epoch,step,loss"
+FORMAT = 1
+
+
+def checkpoint_path(folder: Path, epoch: int) -> Path:
+    """Return where the checkpoint after an epoch is, if it was kept."""
+    return folder / CHECKPOINTS / f"epoch-{epoch:04d}.safetensors"

@@ -1,0 +1,283 @@
+"""Writing a run folder, epoch by epoch, so that whatever happens the training can go on from its last checkpoint.
+
+An epoch's lines and weights are on the disk before its checkpoint is, and no checkpoint goes before a newer one is
+there. So what a checkpoint needs is there if it is; what is beyond it, a training that goes on replaces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from mlp_xp import disk
+from mlp_xp.checkpoint import LAYERS, Checkpoint, select
+from mlp_xp.checkpoint_files import remove_all_but, safetensors_bytes, write_checkpoint
+from mlp_xp.divergence import Rollback
+from mlp_xp.errors import RunError, TrainingInterrupted
+from mlp_xp.files import append, keep_lines, make_folder, remove_leftovers, write_atomically, writing
+from mlp_xp.lock import FolderLock
+from mlp_xp.replicas import ReplicatedEpoch
+from mlp_xp.run_folder import (
+    CHECKPOINTS,
+    CURVE,
+    FILES,
+    INTERRUPTED,
+    PICTURE,
+    REPLICA,
+    REPLICAS,
+    RUN,
+    STEPS,
+    STEPS_HEADER,
+    WEIGHTS,
+)
+from mlp_xp.training import Epoch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Past(NamedTuple):
+    """What a training that goes on has behind it.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint or None
+        Where it goes on; None for its beginning.
+    curve : list of dict
+        The lines of ``curve.jsonl`` up to there.
+    losses : list of ndarray of float64
+        The epochs' batch losses up to there.
+    """
+
+    checkpoint: Checkpoint | None
+    curve: list[dict[str, Any]]
+    losses: list[NDArray[np.float64]]
+
+
+class RunWriter:
+    """Writes a run folder, epoch by epoch.
+
+    Parameters
+    ----------
+    folder : path
+        Made if need be; an old run in it is removed, unless it goes on.
+    description : dict
+        What ``run.json`` says; among it how checkpoints are kept.
+    past : Past, optional
+        Of a run that goes on.
+    whole : path, optional
+        The folder of replicas that this one belongs to, if it does.
+
+    Raises
+    ------
+    RunError
+        If a file cannot be written; also by the methods.
+    """
+
+    def __init__(
+        self, folder: Path, description: dict[str, Any], past: Past | None = None, *, whole: Path | None = None
+    ) -> None:
+        self.folder, self._description, self._whole = folder, description, whole
+        self.curve = [] if past is None else past.curve
+        self.losses = [] if past is None else past.losses
+        self._every: int = description["checkpoints"]["every"]
+        self._newest: int = description["checkpoints"]["newest"]
+        self._has_begun = past is not None
+        with self._writing():
+            if past is None:
+                begin_folder(folder, RUN, description)
+            else:
+                self._take_up(past)
+            if not (folder / STEPS).exists():
+                append(folder / STEPS, f"{STEPS_HEADER}\n".encode(), durable=False)
+            if self._every and not _is_folder(folder / CHECKPOINTS):
+                disk.DISK.make_folder(folder / CHECKPOINTS)
+        self._has_begun = True
+
+    def _take_up(self, past: Past) -> None:
+        """Make the folder what it was when the checkpoint was written, but for ``run.json``, which may say more."""
+        checkpoint, folder = past.checkpoint, self.folder
+        remove_leftovers(folder)
+        write_atomically(folder / RUN, json_bytes(self._description))
+        if _is_folder(folder / CHECKPOINTS):
+            remove_leftovers(folder / CHECKPOINTS)
+            within = checkpoint is not None and checkpoint.position.step > 0
+            remove_all_but(folder, set(range(len(self.curve))), interrupted=within)
+        keep_lines(folder / CURVE, len(self.curve))
+        keep_lines(folder / STEPS, 1 + sum(map(len, self.losses)))
+        if not self.curve:
+            disk.DISK.remove(folder / WEIGHTS)
+        elif checkpoint is not None and not checkpoint.position.step:
+            write_atomically(folder / WEIGHTS, safetensors_bytes(select(checkpoint.tensors, LAYERS)))
+
+    def write(self, epoch: Epoch) -> None:
+        """Add an epoch."""
+        folder, checkpoint = self.folder, epoch.checkpoint()
+        due = self._every > 0 and (epoch.epoch + 1) % self._every == 0
+        with self._writing():
+            self._note(epoch.rollbacks)
+            append(folder / STEPS, _steps(epoch.epoch, epoch.step_losses), durable=due)
+            append(folder / CURVE, line_bytes(epoch.row()), durable=due)
+            write_atomically(folder / WEIGHTS, safetensors_bytes(select(checkpoint.tensors, LAYERS)))
+            if due:
+                write_checkpoint(folder, checkpoint, self._description["id"])
+        self.curve.append(epoch.row())
+        self.losses.append(epoch.step_losses)
+
+    def _note(self, rollbacks: Sequence[Rollback]) -> None:
+        if rollbacks:
+            self._description["rollbacks"] += [rollback._asdict() for rollback in rollbacks]
+            write_atomically(self.folder / RUN, json_bytes(self._description))
+
+    def keep(self, checkpoint: Checkpoint, rollbacks: Sequence[Rollback]) -> None:
+        """Write a checkpoint at which the training stops, unless it is there already."""
+        is_there = not checkpoint.position.step and self._every > 0 and (checkpoint.epoch + 1) % self._every == 0
+        if checkpoint.position == (0, 0) or is_there:
+            return
+        with self._writing():
+            self._note(rollbacks)
+            if not _is_folder(self.folder / CHECKPOINTS):
+                disk.DISK.make_folder(self.folder / CHECKPOINTS)
+            write_checkpoint(self.folder, checkpoint, self._description["id"])
+
+    def prune(self) -> None:
+        """Remove checkpoints that are neither among the newest nor the best."""
+        kept = set(range(len(self.curve)))
+        if self._every and self._newest:
+            due = range(self._every - 1, len(self.curve), self._every)
+            best = sorted(due, key=lambda epoch: (self.curve[epoch]["test_loss"], epoch))[:1]
+            kept = {*due[-self._newest :], *best}
+        if self._every and len(self.curve) % self._every == 0:
+            with self._writing():
+                remove_all_but(self.folder, kept, interrupted=False)
+
+    def finish(self) -> None:
+        """Draw the picture, if there is anything to draw."""
+        if self.curve:
+            from mlp_xp.plots import plot_run, png  # matplotlib is slow to import, and comes last
+
+            figure = plot_run(np.concatenate(self.losses), self.curve, title(self._description))
+            with self._writing():
+                write_atomically(self.folder / PICTURE, png(figure))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with writing(self.folder, remedy=remedy(self._whole or self.folder) if self._has_begun else None):
+            yield
+
+
+class Whole(Protocol):
+    """What is written besides many networks' own folders."""
+
+    def write(self) -> None:
+        """Add the epoch that all writers have."""
+
+    def finish(self) -> None:
+        """Draw the picture."""
+
+
+AnyEpoch = TypeVar("AnyEpoch", Epoch, ReplicatedEpoch)
+
+
+def recorded(
+    lock: FolderLock, writers: Sequence[RunWriter], whole: Whole, epochs: Iterable[AnyEpoch]
+) -> Iterator[AnyEpoch]:
+    """Write epochs as they come, and hand them on; however that ends, the lock is released.
+
+    Raises
+    ------
+    RunError
+        If a file cannot be written.
+    """
+    try:
+        for epoch in epochs:
+            each = epoch.replicas if isinstance(epoch, ReplicatedEpoch) else (epoch,)
+            for writer, one in zip(writers, each, strict=True):
+                writer.write(one)
+            whole.write()
+            for writer in writers:  # not before all have the new one
+                writer.prune()
+            yield epoch
+    except BaseException as error:
+        if isinstance(error, TrainingInterrupted):
+            for writer, checkpoint in zip(writers, error.checkpoints, strict=True):
+                writer.keep(checkpoint, error.rollbacks)
+        with contextlib.suppress(RunError):  # the other error is the one to tell of
+            whole.finish()
+        raise
+    else:
+        whole.finish()
+    finally:
+        lock.release()
+
+
+def remedy(folder: Path) -> str:
+    """Return what to do about a run that had to stop."""
+    return f"what it has learnt is kept: when that is mended, go on with: mlp-xp train --resume {folder}"
+
+
+def title(description: Mapping[str, Any]) -> str:
+    """Return what is written above the picture of a run that is described so."""
+    return f"{description['data']['name']} on {description['backend']['name']}"
+
+
+def begin_folder(folder: Path, name: str, description: Mapping[str, Any]) -> None:
+    """Make a folder if need be, write its first file, and remove all other files of an old run.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written: an old run is then still whole.
+    """
+    make_folder(folder)
+    remove_leftovers(folder)
+    replicas = [path for path in folder.glob(f"{REPLICA}*/") if re.fullmatch("[0-9]+", path.name[len(REPLICA) :])]
+    replicas = replicas if (folder / REPLICAS).exists() else []
+    write_atomically(folder / name, json_bytes(description))
+    _clear(folder, [other for other in FILES if other != name])
+    for replica in replicas:
+        if not replica.is_symlink():
+            _clear(replica, FILES)
+            with contextlib.suppress(OSError):
+                replica.rmdir()
+
+
+def _clear(folder: Path, names: Iterable[str]) -> None:
+    """Remove files and checkpoints; what else the user keeps there stays."""
+    for name in names:
+        disk.DISK.remove(folder / name)
+    if _is_folder(folder / CHECKPOINTS):
+        remove_leftovers(folder / CHECKPOINTS)
+        for checkpoint in (folder / CHECKPOINTS).glob("epoch-*.safetensors"):
+            disk.DISK.remove(checkpoint)
+        disk.DISK.remove(folder / CHECKPOINTS / INTERRUPTED)
+        with contextlib.suppress(OSError):
+            (folder / CHECKPOINTS).rmdir()
+
+
+def _is_folder(path: Path) -> bool:
+    """Tell whether there is a folder, and refuse a link, which may lead anywhere."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, f"{path.name} in it is a link to another place", str(path))
+    return path.is_dir()
+
+
+def json_bytes(description: Mapping[str, Any]) -> bytes:
+    """Return a description as the files have it."""
+    return (json.dumps(description, indent=2) + "\n").encode()
+
+
+def line_bytes(row: Mapping[str, Any]) -> bytes:
+    """Return a line of ``curve.jsonl``."""
+    return (json.dumps(row) + "\n").encode()
+
+
+def _steps(epoch: int, losses: NDArray[np.float64]) -> bytes:
+    return "".join(f"{epoch},{step},{loss!r}\n" for step, loss in enumerate(losses.tolist())).encode()
