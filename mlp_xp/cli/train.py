@@ -21,7 +21,7 @@ from mlp_xp.cli.options import (
 )
 from mlp_xp.cli.progress import note, note_at_once, pretraining, progress, say
 from mlp_xp.datasets import Split
-from mlp_xp.errors import MLPXPError, RunError, SettingsError, TrainingInterrupted
+from mlp_xp.errors import MLPXPError, RunError, SettingsError, TrainingDiverged, TrainingInterrupted
 from mlp_xp.replica_runs import record_replicas
 from mlp_xp.replicas import ReplicatedEpoch, train_replicas
 from mlp_xp.resuming import RecordedTraining
