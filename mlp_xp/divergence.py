@@ -140,7 +140,7 @@ def diagnose(
         layer = int(np.argmax(gradients[at]))
         what = f"layer {layer} has the largest gradient ({gradients[at, layer]:.3g})"
     when = "" if piece.first + at == step else f" (in step {piece.first + at})"
-    if is_first_epoch and piece.first + at == 0:
+    if is_first_epoch and piece.first + at == 0 and (bad.size or step == 0):
         return f"{what}{when}; no step was taken before: features, numbers to predict or initial weights are too large"
     return f"{what}{when}; {_cause(features, gradients, losses, piece.first, at)}"
 

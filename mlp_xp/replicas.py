@@ -17,7 +17,7 @@ from mlp_xp.datasets.dataset import Split
 from mlp_xp.errors import SettingsError
 from mlp_xp.pretraining import Pretrained
 from mlp_xp.settings import Settings
-from mlp_xp.training import Epoch, never, train_each
+from mlp_xp.training import NUMBERS, Epoch, never, train_each
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -102,7 +102,8 @@ class ReplicatedEpoch:
 
     def row(self) -> dict[str, Any]:
         """Return the spreads, as a line of the replicas' ``curve.jsonl`` has them."""
-        return spread_of_rows([replica.row() for replica in self.replicas])
+        names = *NUMBERS, "seconds"
+        return spread_of_rows([{name: getattr(replica, name) for name in names} for replica in self.replicas])
 
     def summary(self) -> str:
         """Return the lab's line, as `mlp_xp.training.Epoch.summary` has it, with mean ± standard deviation."""

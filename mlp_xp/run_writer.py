@@ -97,8 +97,6 @@ class RunWriter:
                 self._take_up(past)
             if not (folder / STEPS).exists():
                 append(folder / STEPS, f"{STEPS_HEADER}\n".encode(), durable=False)
-            if self._every and not _is_folder(folder / CHECKPOINTS):
-                disk.DISK.make_folder(folder / CHECKPOINTS)
         self._has_begun = True
 
     def _take_up(self, past: Past) -> None:
@@ -127,7 +125,7 @@ class RunWriter:
             append(folder / CURVE, line_bytes(epoch.row()), durable=due)
             write_atomically(folder / WEIGHTS, safetensors_bytes(select(checkpoint.tensors, LAYERS)))
             if due:
-                write_checkpoint(folder, checkpoint, self._description["id"])
+                self._write_checkpoint(checkpoint)
         self.curve.append(epoch.row())
         self.losses.append(epoch.step_losses)
 
@@ -143,9 +141,12 @@ class RunWriter:
             return
         with self._writing():
             self._note(rollbacks)
-            if not _is_folder(self.folder / CHECKPOINTS):
-                disk.DISK.make_folder(self.folder / CHECKPOINTS)
-            write_checkpoint(self.folder, checkpoint, self._description["id"])
+            self._write_checkpoint(checkpoint)
+
+    def _write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        if not _is_folder(self.folder / CHECKPOINTS):
+            disk.DISK.make_folder(self.folder / CHECKPOINTS)
+        write_checkpoint(self.folder, checkpoint, self._description["id"])
 
     def prune(self) -> None:
         """Remove checkpoints that are neither among the newest nor the best."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -145,10 +146,11 @@ def test_ctrl_c_keeps_what_was_saved(tmp_path: Path) -> None:
         command.send_signal(signal.SIGINT)
         _, errors = command.communicate(timeout=60)
     assert command.returncode == 130
-    assert errors.endswith(b"mlp-xp: interrupted\n")
+    assert re.search(rb"\nmlp-xp: SIGINT: finishing the step, .*\nmlp-xp: interrupted after [1-9]\d* epochs; ", errors)
+    assert errors.endswith(f"; go on with: mlp-xp train --resume {tmp_path / 'run'}\n".encode())
     assert b"Traceback" not in errors
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"run.json", "curve.jsonl", "steps.csv", "weights.safetensors", "loss.png"}
+    assert names == {"run.json", "curve.jsonl", "steps.csv", "weights.safetensors", "loss.png", "checkpoints"}
 
 
 def test_a_terminal_gets_a_bar_and_the_results_stay_clean() -> None:

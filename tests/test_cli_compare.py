@@ -97,7 +97,7 @@ def test_what_is_not_available_is_left_out_only_if_told(capsys: pytest.CaptureFi
     [
         ("--backends numpy,jx --available", "unknown backend 'jx'; known, closest first: jax"),
         ("--backends numpy,numpy:cuda", "backend 'numpy' has no device 'cuda' here; it has cpu"),
-        ("--backends numpy,numpy --learning-rate 1e6", "error: numpy: epoch 0, step 2: the loss is nan; try"),
+        ("--backends numpy,numpy --learning-rate 1e6", "error: numpy: epoch 0, step 2: the loss is nan; "),
         ("--backends numpy,numpy --out {file}", "cannot be written: it is a file, not a folder; choose another --out"),
         ("--backends numpy,numpy --out {file}/it", "cannot be written: Not a directory; choose another --out"),
     ],

@@ -186,10 +186,19 @@ def test_more_replicas_than_the_memory_holds(capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize(
     ("options", "kept"),
-    [([], 0), (["--arithmetic", "exact"], 2), (["--checkpoint-every", "2"], 1), (["--checkpoint-every", "3"], 0)],
+    [
+        ([], 4),  # the newest three, and the best
+        (["--arithmetic", "exact"], 6),
+        (["--keep-checkpoints", "1"], 2),
+        (["--keep-checkpoints", "0"], 6),
+        (["--checkpoint-every", "2"], 3),
+        (["--checkpoint-every", "7"], 0),
+    ],
 )
 def test_checkpoints_are_kept_as_often_as_asked(tmp_path: Path, options: list[str], kept: int) -> None:
-    assert main(["train", *QUICK, *options, "--out", str(tmp_path)]) == 0
+    # As it is, the test loss is the least after the first epoch.
+    settings = ["--hidden", "8", "--epochs", "6", "--batch-size", "200", "--learning-rate", "3"]
+    assert main(["train", *settings, *options, "--out", str(tmp_path)]) == 0
     assert len(list(tmp_path.glob("checkpoints/epoch-*.safetensors"))) == kept
 
 
@@ -207,7 +216,10 @@ def test_a_run_is_only_replaced_when_told(tmp_path: Path, capsys: pytest.Capture
     assert main([*arguments, "--seed", "1"]) == 2
     output = capsys.readouterr()
     assert output.out == ""  # not even trained
-    assert output.err.endswith("already holds a run; choose another --out, or replace it with --overwrite\n")
+    assert output.err == (
+        f"mlp-xp: error: {tmp_path} already holds a run; choose another --out, or replace it with --overwrite, or go "
+        f"on with it: mlp-xp train --resume {tmp_path}\n"
+    )
     assert (tmp_path / "weights.safetensors").read_bytes() == before
     assert main([*arguments, "--seed", "1", "--overwrite"]) == 0
     assert (tmp_path / "weights.safetensors").read_bytes() != before
@@ -230,7 +242,7 @@ def test_a_loss_that_stops_being_finite_says_where_and_what_to_try(capsys: pytes
     output = capsys.readouterr()
     assert output.out == ""
     assert re.search(
-        r"^mlp-xp: error: epoch 0, step \d+: the loss is (nan|inf); try a smaller --learning-rate \(now 1e\+06\), "
+        r"^mlp-xp: error: epoch 0, step \d+: the loss is (nan|inf); .*; try a smaller --learning-rate \(now 1e\+06\), "
         r"or scale the features \(and the numbers of a regression\) to magnitudes near 1 \(--scale\)\n\Z",
         output.err,
         flags=re.MULTILINE,
@@ -238,11 +250,13 @@ def test_a_loss_that_stops_being_finite_says_where_and_what_to_try(capsys: pytes
 
 
 def test_what_was_saved_before_a_divergence_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = "--hidden= --loss squared_error --batch-size 200 --learning-rate 2 --epochs 5"
+    options = "--hidden= --loss squared_error --batch-size 200 --learning-rate 0.26 --epochs 5"
     assert main(["train", *options.split(), "--out", str(tmp_path)]) == 2
-    assert "mlp-xp: error: epoch 2, step " in capsys.readouterr().err
-    assert len((tmp_path / "curve.jsonl").read_text().splitlines()) == 2
-    assert len((tmp_path / "steps.csv").read_text().splitlines()) == 1 + 2 * 7
+    error = capsys.readouterr().err
+    assert f"mlp-xp: --on-divergence rollback goes on with half the learning rate: --resume {tmp_path}\n" in error
+    assert "mlp-xp: error: epoch 1, step 0: the loss explodes: " in error
+    assert len((tmp_path / "curve.jsonl").read_text().splitlines()) == 1
+    assert len((tmp_path / "steps.csv").read_text().splitlines()) == 1 + 7
     assert (tmp_path / "loss.png").exists()
     test = tmp_path / "rows.npy"
     np.save(test, np.ones((3, 64)))
@@ -253,7 +267,7 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path, capsys: pyt
     """The one step of the epoch has a finite loss, and what it leaves behind has not."""
     options = "--hidden= --loss squared_error --batch-size 1437 --learning-rate 1e30 --epochs 1"
     assert main(["train", *options.split(), "--out", str(tmp_path)]) == 2
-    assert "epoch 0, after the last step: the test loss is inf; try a smaller" in capsys.readouterr().err
+    assert "epoch 0, after the last step: the test loss is inf; " in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"run.json", "steps.csv"}
 
 
@@ -297,8 +311,8 @@ def test_what_cannot_be_is_said_in_one_line(
         ("--split-seed", "x", "'x' is not a whole number"),
         ("--preset", "lap", "invalid choice: 'lap'"),
         ("--epochs", "few", "invalid int value: 'few'"),
-        ("--checkpoint-every", "-1", "'-1' is not a number of epochs such as 1, or 0 for none"),
-        ("--checkpoint-every", "few", "'few' is not a number of epochs such as 1, or 0 for none"),
+        ("--checkpoint-every", "-1", "'-1' is not a whole number such as 1, or 0"),
+        ("--checkpoint-every", "few", "'few' is not a whole number such as 1, or 0"),
         ("--replicas", "1", "'1' is not a number of seeds such as 8, and at least 2"),
         ("--replicas", "-4", "'-4' is not a number of seeds"),
         ("--replicas", "2.5", "'2.5' is not a number of seeds"),

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-import mlp_xp.runs
+import mlp_xp.run_writer
 from mlp_xp.backend import Backend, open_backend
 from mlp_xp.datasets import Split, load
 from mlp_xp.errors import RunError, SettingsError
@@ -28,6 +28,7 @@ from mlp_xp_numpy import NumPyBackend
 
 SETTINGS = Settings(hidden_layer_sizes=(16,), epochs=3, batch_size=100)
 FILES = {"run.json", "curve.jsonl", "steps.csv", "weights.safetensors", "loss.png"}
+ALL = FILES | {"checkpoints"}
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +45,18 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, digits: Split) -> tuple[P
 
 
 def test_all_files_are_there_and_no_others(recorded: tuple[Path, list[Epoch]]) -> None:
-    assert {path.name for path in recorded[0].iterdir()} == FILES
+    assert {path.name for path in recorded[0].iterdir()} == ALL
     assert (recorded[0] / "loss.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
 def test_run_json_says_what_was_trained_on_what(recorded: tuple[Path, list[Epoch]], digits: Split) -> None:
     run = json.loads((recorded[0] / "run.json").read_text())
-    assert set(run) == {"format", "created", "versions", "backend", "settings", "data", "sha256_start"}
+    assert set(run) == {
+        *("format", "id", "created", "versions", "backend", "settings", "data", "checkpoints", "sha256_start"),
+        *("rollbacks", "resumed"),
+    }
+    assert run["checkpoints"] == {"every": 1, "newest": 3}
+    assert (run["rollbacks"], run["resumed"]) == ([], [])
     assert Settings.from_dict(run["settings"]) == SETTINGS
     assert run["backend"]["name"] == "numpy"
     assert run["backend"]["numpy"] == run["versions"]["numpy"] == np.__version__
@@ -213,7 +219,7 @@ def test_the_seconds_are_those_of_the_training_alone(tmp_path: Path, digits: Spl
 def test_every_backend_can_record(backend: Backend, tmp_path: Path, digits: Split) -> None:
     settings = replace(SETTINGS, epochs=1)
     (epoch,) = record(tmp_path, settings, digits, backend, train(settings, digits, backend))
-    assert {path.name for path in tmp_path.iterdir()} == FILES
+    assert {path.name for path in tmp_path.iterdir()} == ALL
     description = json.loads((tmp_path / "run.json").read_text())["backend"]
     assert description == {"name": backend.name, **backend.describe()}
     again = load_model(tmp_path, backend).host_parameters()
@@ -246,9 +252,14 @@ def test_overwriting_leaves_nothing_of_the_old_run(
     shutil.copytree(recorded[0], folder)
     settings = replace(SETTINGS, epochs=1)
     list(record(folder, settings, digits, numpy_backend, train(settings, digits, numpy_backend), overwrite=True))
-    assert {path.name for path in folder.iterdir()} == FILES
+    assert {path.name for path in folder.iterdir()} == ALL
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["epoch-0000.safetensors"]
     assert len((folder / "curve.jsonl").read_text().splitlines()) == 1
     assert len((folder / "steps.csv").read_text().splitlines()) == 1 + 14
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def full(_path: Path, _content: bytes) -> None:
@@ -264,12 +275,10 @@ def test_an_old_run_stays_when_the_new_one_cannot_begin(
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(recorded[0], folder)
-    monkeypatch.setattr(mlp_xp.runs, "write_atomically", full)
+    monkeypatch.setattr(mlp_xp.run_writer, "write_atomically", full)
     with pytest.raises(RunError, match="cannot be written: No space left on device; choose another --out"):
         record(folder, SETTINGS, digits, numpy_backend, Never(), overwrite=True)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
-        path.name: path.read_bytes() for path in recorded[0].iterdir()
-    }
+    assert contents(folder) == contents(recorded[0])
 
 
 @pytest.mark.parametrize("below", ["", "below"])
@@ -285,8 +294,10 @@ def test_a_disk_that_fills_up_is_said(
     tmp_path: Path, digits: Split, numpy_backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epochs = record(tmp_path, SETTINGS, digits, numpy_backend, train(SETTINGS, digits, numpy_backend))
-    monkeypatch.setattr(mlp_xp.runs, "write_atomically", full)
-    with pytest.raises(RunError, match="cannot be written: No space left on device"):
+    monkeypatch.setattr(mlp_xp.run_writer, "write_atomically", full)
+    with pytest.raises(
+        RunError, match=r"cannot be written: No space left on device; what it has learnt is kept: .*resume"
+    ):
         next(epochs)
 
 
@@ -302,7 +313,7 @@ def test_what_was_saved_stays_when_training_stops(
     first = next(epochs)
     with pytest.raises(type(error)):
         next(epochs)
-    assert {path.name for path in tmp_path.iterdir()} == FILES
+    assert {path.name for path in tmp_path.iterdir()} == ALL
     assert len((tmp_path / "curve.jsonl").read_text().splitlines()) == 1
     saved = load_model(tmp_path, numpy_backend).host_parameters()
     np.testing.assert_array_equal(saved[0].weight, first.model.host_parameters()[0].weight)

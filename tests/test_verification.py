@@ -107,7 +107,6 @@ def test_a_regression_and_two_classes_with_one_output(backend: Backend, numpy_ba
 
 def test_a_native_run_verifies_where_it_was_made(backend: Backend, tmp_path: Path, digits: Split) -> None:
     make_run(tmp_path, digits, backend, replace(SETTINGS, arithmetic="native", dtype="float32"))
-    assert RecordedRun(tmp_path).checkpoints == []
     assert len(trained(tmp_path, digits, backend)) == 3
 
 
