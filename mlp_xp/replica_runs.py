@@ -58,21 +58,27 @@ def record_replicas(
         check_free(folder / f"{REPLICA}{one.seed}", overwrite)
     lock = take_folder(folder, overwrite)
     try:
-        about_data = description["data"]
-        sha256 = about_data["sha256_train"], about_data["sha256_test"]
         del description["sha256_start"]  # every replica has its own
+        description["seeds"] = [one.seed for one in each]
         with writing(folder):
-            begin_folder(folder, REPLICAS, {**description, "seeds": [one.seed for one in each]})
-        # Trained beside each other: in native arithmetic, alone it has other last bits.
-        of_each = ({"settings": one.to_dict(), "replicas": n, "sha256_start": first_link(one, *sha256)} for one in each)
+            begin_folder(folder, REPLICAS, description)
         writers = [
-            RunWriter(folder / f"{REPLICA}{one.seed}", copy.deepcopy({**description, **own}), whole=folder)
-            for one, own in zip(each, of_each, strict=True)
+            RunWriter(folder / f"{REPLICA}{one.seed}", describe_replica(description, one), whole=folder) for one in each
         ]
     except BaseException:
         lock.release()
         raise
     return recorded(lock, writers, ReplicasWriter(folder, description, writers), epochs)
+
+
+def describe_replica(description: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """Return what a replica's own ``run.json`` says, given what ``replicas.json`` does and the replica's settings."""
+    own = copy.deepcopy(dict(description))
+    own["settings"] = settings.to_dict()
+    # Trained beside each other: in native arithmetic, alone it has other last bits.
+    own["replicas"] = len(own.pop("seeds"))
+    own["sha256_start"] = first_link(settings, own["data"]["sha256_train"], own["data"]["sha256_test"])
+    return own
 
 
 class ReplicasWriter:

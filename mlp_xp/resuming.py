@@ -23,8 +23,8 @@ from mlp_xp.files import write_atomically, writing
 from mlp_xp.lock import FolderLock
 from mlp_xp.pretraining import Pretrained
 from mlp_xp.recorded import list_checkpoints, read_curve, read_description, read_losses, read_replicas, unusable
-from mlp_xp.replica_runs import ReplicasWriter
-from mlp_xp.replicas import ReplicatedEpoch, train_replicas
+from mlp_xp.replica_runs import ReplicasWriter, describe_replica
+from mlp_xp.replicas import ReplicatedEpoch, settings_of_replicas, train_replicas
 from mlp_xp.run_folder import CHECKPOINTS, CURVE, INTERRUPTED, REPLICA, REPLICAS, RUN, STEPS, checkpoint_path
 from mlp_xp.run_writer import Past, RunWriter, json_bytes, recorded
 from mlp_xp.runs import Alone, describe_data, describe_work
@@ -131,6 +131,11 @@ class RecordedTraining:
         self.remarks: list[str] = []
         if not (self.folder / REPLICAS).exists():
             read_description(self.folder)  # before anything is written: it may be no run at all
+        elif (self.folder / RUN).exists():
+            raise RunError(
+                f"{self.folder} has {RUN} and {REPLICAS}: one run was interrupted while it replaced the other; "
+                "begin it again, with --overwrite"
+            )
         with writing(self.folder, remedy="it must be writable to go on"):
             self._lock = FolderLock(self.folder)
         try:
@@ -144,24 +149,21 @@ class RecordedTraining:
         self._lock.release()
 
     def _read(self) -> None:
-        self.n_replicas, folders = None, [self.folder]
-        self._whole: dict[str, Any] | None = None
-        if (self.folder / REPLICAS).exists():
-            self._whole = read_replicas(self.folder)
-            folders = [self.folder / f"{REPLICA}{seed}" for seed in self._whole["seeds"]]
-            self.n_replicas = len(folders)
-        descriptions = [read_description(each) for each in folders]
+        self._whole = read_replicas(self.folder) if (self.folder / REPLICAS).exists() else None
+        self.n_replicas = None
+        path = self.folder / (RUN if self._whole is None else REPLICAS)
+        first = self._whole or read_description(self.folder)
         try:
-            self._networks = [
-                _Network(each, description, Settings.from_dict(description["settings"]), Past(None, [], []))
-                for each, description in zip(folders, descriptions, strict=True)
-            ]
-            first = descriptions[0]
-            if self._whole is None and first.get("replicas", 1) != 1:
+            if self._whole is not None:
+                self._networks = _replicas(self.folder, self._whole)
+                self.n_replicas = len(self._networks)
+            elif first.get("replicas", 1) != 1:
                 raise RunError(
                     f"{self.folder} is one of {first['replicas']} replicas, which were trained in one computation; "
                     f"go on with all of them: --resume {self.folder.parent}"
                 )
+            else:
+                self._networks = [_Network(self.folder, first, Settings.from_dict(first["settings"]), Past())]
             source = first["data"]["source"]
             self.source = None if source is None else DataSource.from_dict(source)
             work = (first["resumed"] or [first])[-1]["backend"]
@@ -171,11 +173,11 @@ class RecordedTraining:
                     raise TypeError(f"checkpoints: {name!r} is {first['checkpoints'][name]!r}")
         except KeyError as error:
             problem = f"not the description of a run that can go on: {error} is missing"
-            raise unusable(folders[0] / RUN, problem) from error
+            raise unusable(path, problem) from error
         except RunError:
             raise
         except (TypeError, ValueError, OverflowError, AttributeError) as error:  # a SettingsError is a ValueError
-            raise unusable(folders[0] / RUN, f"not a run's description: {error}") from error
+            raise unusable(path, f"not a run's description: {error}") from error
         self.settings = self._networks[0].settings
         self._find_past()
         checkpoint = self._networks[0].past.checkpoint
@@ -289,6 +291,18 @@ class RecordedTraining:
             digests = about_data["sha256_train"], about_data["sha256_test"]
             if first_link(network.settings, *digests) != network.description.get("sha256_start"):
                 raise unusable(path, "its settings are not those it was begun with")
+
+
+def _replicas(folder: Path, whole: dict[str, Any]) -> list[_Network]:
+    """Return the replicas, those included that a training that stopped at once has not described yet."""
+    networks = []
+    for settings in settings_of_replicas(Settings.from_dict(whole["settings"]), len(whole["seeds"])):
+        own = folder / f"{REPLICA}{settings.seed}"
+        description = read_description(own) if (own / RUN).exists() else {}
+        if description.get("id") != whole["id"]:
+            description = describe_replica(whole, settings)
+        networks.append(_Network(own, description, Settings.from_dict(description["settings"]), Past()))
+    return networks
 
 
 def _go_on(description: dict[str, Any], epochs: int, work: dict[str, Any], position: Position) -> None:

@@ -56,9 +56,9 @@ class Past(NamedTuple):
         The epochs' batch losses up to there.
     """
 
-    checkpoint: Checkpoint | None
-    curve: list[dict[str, Any]]
-    losses: list[NDArray[np.float64]]
+    checkpoint: Checkpoint | None = None
+    curve: Sequence[dict[str, Any]] = ()
+    losses: Sequence[NDArray[np.float64]] = ()
 
 
 class RunWriter:
@@ -85,8 +85,8 @@ class RunWriter:
         self, folder: Path, description: dict[str, Any], past: Past | None = None, *, whole: Path | None = None
     ) -> None:
         self.folder, self._description, self._whole = folder, description, whole
-        self.curve = [] if past is None else past.curve
-        self.losses = [] if past is None else past.losses
+        self.curve = [] if past is None else list(past.curve)
+        self.losses = [] if past is None else list(past.losses)
         self._every: int = description["checkpoints"]["every"]
         self._newest: int = description["checkpoints"]["newest"]
         self._has_begun = past is not None
@@ -102,6 +102,7 @@ class RunWriter:
     def _take_up(self, past: Past) -> None:
         """Make the folder what it was when the checkpoint was written, but for ``run.json``, which may say more."""
         checkpoint, folder = past.checkpoint, self.folder
+        make_folder(folder)
         remove_leftovers(folder)
         write_atomically(folder / RUN, json_bytes(self._description))
         if _is_folder(folder / CHECKPOINTS):
@@ -242,6 +243,7 @@ def begin_folder(folder: Path, name: str, description: Mapping[str, Any]) -> Non
     replicas = [path for path in folder.glob(f"{REPLICA}*/") if re.fullmatch("[0-9]+", path.name[len(REPLICA) :])]
     replicas = replicas if (folder / REPLICAS).exists() else []
     write_atomically(folder / name, json_bytes(description))
+    disk.DISK.remove(folder / (RUN if name == REPLICAS else REPLICAS))  # first: both would tell of two runs
     _clear(folder, [other for other in FILES if other != name])
     for replica in replicas:
         if not replica.is_symlink():
