@@ -122,7 +122,8 @@ class ReplicasWriter:
         if self._curve:
             from mlp_xp.plots import plot_replicas, png  # matplotlib is slow to import, and comes last
 
-            losses = np.stack([np.concatenate(writer.losses) for writer in self._writers], axis=-1)
+            n_epochs = len(self._curve)  # some may have one more, if the disk is full
+            losses = np.stack([np.concatenate(writer.losses[:n_epochs]) for writer in self._writers], axis=-1)
             with self._writing():
                 write_atomically(self._folder / PICTURE, png(plot_replicas(losses, self._curve, self._heading)))
 

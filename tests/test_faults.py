@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
-from collections.abc import Iterator
+import re
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -75,44 +78,90 @@ def last_checkpoint(folder: Path) -> int:
     return max(set.intersection(*epochs), default=-1) if len(folders) in (1, N) else -1
 
 
+def hint(folder: Path) -> str:
+    return f"go on with: mlp-xp train --resume {folder}"
+
+
 def fail(name: str) -> None:
     raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)))
 
 
-@pytest.mark.parametrize("of_replicas", [False, True], ids=["alone", "replicas"])
+def try_faults(
+    folder: Path, work: Callable[[Path], None], error: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Path, str | None]]:
+    """Do work again and again, each time with a fault at the next operation; yield its folder and what it said."""
+    for at in itertools.count():
+        failing, message = FaultyDisk(at, lambda: fail(error)), None
+        monkeypatch.setattr(disk, "DISK", failing)
+        try:
+            work(folder / str(at))
+        except RunError as caught:
+            message = str(caught)
+        finally:
+            monkeypatch.setattr(disk, "DISK", disk.Disk())
+        if at >= len(failing.operations):
+            return
+        yield folder / str(at), message
+
+
+def check_message(message: str, folder: Path, error: str) -> None:
+    assert re.match(rf"{folder}(/seed-.)?: cannot be written: {os.strerror(getattr(errno, error))}; ", message)
+    if check_readable(folder):
+        assert message.endswith(f"; what it has learnt is kept: when that is mended, {hint(folder)}"), message
+
+
+@pytest.mark.parametrize(("of_replicas", "n_points"), [(False, 80), (True, 170)], ids=["alone", "replicas"])
 @pytest.mark.parametrize("error", ERRORS)
 def test_after_any_fault_the_run_goes_on_to_the_same_bits(
     error: str,
     of_replicas: bool,
+    n_points: int,
     tmp_path: Path,
     digits: Split,
     numpy_backend: Backend,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     *_, last = begin(tmp_path / "whole", digits, numpy_backend, of_replicas=of_replicas)
-    at = 0
-    while True:
-        folder = tmp_path / str(at)
-        failing = FaultyDisk(at, lambda: fail(error))
-        monkeypatch.setattr(disk, "DISK", failing)
-        try:
-            list(begin(folder, digits, numpy_backend, of_replicas=of_replicas))
-        except RunError as caught:
-            assert f": cannot be written: {os.strerror(getattr(errno, error))}; " in str(caught), failing.operations[at]
-            assert str(folder) in str(caught)
-            if check_readable(folder):
-                assert f"go on with: mlp-xp train --resume {folder}" in str(caught), failing.operations[at]
-        monkeypatch.setattr(disk, "DISK", disk.Disk())
-        if at >= len(failing.operations):
-            break
-        last_kept = last_checkpoint(folder)
+
+    def work(folder: Path) -> None:
+        list(begin(folder, digits, numpy_backend, of_replicas=of_replicas))
+
+    found = 0
+    for folder, message in try_faults(tmp_path, work, error, monkeypatch):
+        found += 1
+        if message is not None:  # it may do without an operation that only tidies up
+            check_message(message, folder, error)
+        kept = last_checkpoint(folder)
         epochs = go_on(folder, digits, numpy_backend, of_replicas=of_replicas)
-        assert [epoch.epoch for epoch in epochs] == list(range(last_kept + 1, 3)), failing.operations[at]
+        assert [epoch.epoch for epoch in epochs] == list(range(kept + 1, 3))
         assert last_checkpoint(folder) == 2
-        if epochs:
-            assert chains(epochs[-1]) == chains(last), failing.operations[at]
+        assert [chains(epoch) for epoch in epochs[-1:]] in ([chains(last)], [])
         assert (folder / "loss.png").read_bytes() == b"a picture"
         check_readable(folder)
-        at += 1
-    print(f"{at} points")
-    assert at > 80
+    assert found == n_points, "the README says how many"
+
+
+def test_after_any_fault_in_going_on_it_goes_on_again(
+    tmp_path: Path, digits: Split, numpy_backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, last = begin(tmp_path / "whole", digits, numpy_backend, of_replicas=False)
+    epochs = begin(tmp_path / "begun", digits, numpy_backend, of_replicas=False)
+    next(epochs)
+    epochs.close()  # type: ignore[attr-defined]
+
+    def work(folder: Path) -> None:
+        shutil.copytree(tmp_path / "begun", folder)
+        list(resume(folder, numpy_backend, digits))
+
+    found = 0
+    for folder, message in try_faults(tmp_path, work, "ENOSPC", monkeypatch):
+        found += 1
+        if message is not None and "it must be writable to go on" not in message:
+            check_message(message, folder, "ENOSPC")
+        kept = last_checkpoint(folder)
+        assert kept >= 0, "a checkpoint is lost"
+        again = list(resume(folder, numpy_backend, digits))
+        assert [epoch.epoch for epoch in again] == list(range(kept + 1, 3))
+        assert [chains(epoch) for epoch in again[-1:]] in ([chains(last)], [])
+        check_readable(folder)
+    assert found > 50

@@ -1,4 +1,4 @@
-"""A disk that fails at a chosen operation: what a run writes is tried against a fault at every single point."""
+"""A disk that fails at a chosen operation, to try what a run writes against a fault at every single point."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class FaultyDisk(Disk):
         return len(self.operations) - 1 == self.at
 
     def write(self, descriptor: int, content: memoryview) -> int:
+        """Write, and count."""
         if self._count("write"):
             os.write(descriptor, content[: len(content) // 2])
             self._fault()
