@@ -77,8 +77,9 @@ def count_unreadable(folder: Path) -> int:
 def run_once(arguments: list[str], seconds: float | None, at: int | None) -> int:
     """Run a training that is killed after some seconds, or at an operation, or not at all; return its exit code."""
     command = [sys.executable, "-m", "mlp_xp"] if at is None else [sys.executable, __file__, "--child", str(at), "--"]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    with subprocess.Popen([*command, *arguments], **pipes) as process:  # noqa: S603 - this project
+    with subprocess.Popen(  # noqa: S603 - this project
+        [*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
         try:
             _, errors = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
