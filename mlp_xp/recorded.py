@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import reprlib
+from array import array
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -21,7 +24,19 @@ from mlp_xp.errors import RunError
 from mlp_xp.exactness import open_arithmetic
 from mlp_xp.model import Model
 from mlp_xp.network import Layer, NormalizedLayer, Parameters, map_parameters
-from mlp_xp.run_folder import CHECKPOINTS, CURVE, FORMAT, REPLICA, RUN, STEPS, STEPS_HEADER, WEIGHTS, checkpoint_path
+from mlp_xp.reading import open_regular, read_bytes
+from mlp_xp.run_folder import (
+    CHECKPOINTS,
+    CURVE,
+    FORMAT,
+    REPLICA,
+    REPLICAS,
+    RUN,
+    STEPS,
+    STEPS_HEADER,
+    WEIGHTS,
+    checkpoint_path,
+)
 from mlp_xp.settings import Settings
 from mlp_xp.trainer import make_objective
 
@@ -33,9 +48,17 @@ COLUMNS: dict[str, tuple[type, ...]] = {
     "loss": (float,),
     "test_loss": (float,),
     "accuracy": (float, type(None)),
+    "seconds": (float,),
     **{f"sha256_{name}": (str,) for name in Digests._fields},
 }
 """What a line of ``curve.jsonl`` must have, and of which types."""
+DIGEST = re.compile("[0-9a-f]{64}")
+MOST_OF_A_DESCRIPTION = 1 << 20
+"""Bytes; ours has two thousand. What Python makes of any JSON has up to thirty times as many."""
+MOST_OF_A_HEADER = 1 << 20
+"""Bytes, of a file of tensors; ours have a hundred per tensor."""
+MOST_OF_A_LINE = 1 << 16
+"""Bytes; ours have five hundred."""
 
 
 def load_model(folder: Path | str, backend: Backend) -> Model:
@@ -90,20 +113,42 @@ def read_description(folder: Path) -> dict[str, Any]:
         If it is missing or not a run's description.
     """
     try:
-        description = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        return _read_description(folder / RUN)
     except FileNotFoundError:
         if replicas := sorted(path.parent.name for path in folder.glob(f"{REPLICA}*/{RUN}")):
             raise RunError(f"{folder} holds a run per seed; give one of them, such as {folder / replicas[0]}") from None
         raise RunError(
             f"{folder} holds no run ({RUN} is missing); make one with: mlp-xp train --out {folder}"
         ) from None
+
+
+def read_replicas(folder: Path) -> dict[str, Any]:
+    """Return what ``replicas.json`` holds, which must be there.
+
+    Raises
+    ------
+    RunError
+        If it is not a description of replicas.
+    """
+    description = _read_description(folder / REPLICAS)
+    seeds = description.get("seeds")
+    if not isinstance(seeds, list) or seeds != list(range(seeds[0], seeds[0] + len(seeds)) if seeds else ()):
+        raise unusable(folder / REPLICAS, f"'seeds' is {reprlib.repr(seeds)}, not whole numbers that follow each other")
+    return description
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        description = json.loads(read_bytes(path, MOST_OF_A_DESCRIPTION).decode())
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
-        raise unusable(folder / RUN, f"cannot be read: {error}") from error
+        raise unusable(path, f"cannot be read: {error}") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise unusable(folder / RUN, f"not a run's description of format {FORMAT}")
+        raise unusable(path, f"not a run's description of format {FORMAT}")
     for name in ("settings", "data", "backend"):
         if not isinstance(found := description.get(name, {}), dict):
-            raise unusable(folder / RUN, f"not a run's description: {name!r} is {reprlib.repr(found)}, not an object")
+            raise unusable(path, f"not a run's description: {name!r} is {reprlib.repr(found)}, not an object")
     return description
 
 
@@ -116,13 +161,23 @@ def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
         If it is missing or damaged.
     """
     try:
+        _check_header(path)
         tensors: dict[str, NDArray[Any]] = safetensors.numpy.load_file(path)
     except FileNotFoundError:
         raise RunError(f"{path} is missing: no epoch of this run was finished; train again") from None
-    except (OSError, safetensors.SafetensorError, AttributeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, safetensors.SafetensorError, AttributeError, KeyError, TypeError) as error:
         # The last three are what versions of safetensors raise for a type that NumPy does not have.
         raise unusable(path, f"cannot be read: {error}") from error
     return tensors
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a header that is not all there, or so long that to parse it takes much more memory than the file has."""
+    with open_regular(path) as file:
+        size = int.from_bytes(file.read(8), "little")
+        there = os.fstat(file.fileno()).st_size - 8
+    if not 0 < size <= min(there, MOST_OF_A_HEADER):
+        raise ValueError(f"its header of {size:,} bytes is not within the {max(there, 0):,} that follow")
 
 
 def _read_layers(path: Path, settings: Settings) -> Parameters:
@@ -155,59 +210,99 @@ def list_checkpoints(folder: Path) -> list[int]:
 def read_curve(folder: Path, n_epochs: int | None = None) -> list[dict[str, Any]]:
     """Return the lines of ``curve.jsonl``.
 
+    Parameters
+    ----------
+    folder : path
+    n_epochs : int, optional
+        Look at so many lines alone: of a training that stopped at once, the last may be broken off.
+
     Raises
     ------
     RunError
-        If it is missing, or a line is not an epoch's record.
+        If it is missing, a line is not an epoch's record, or there are fewer.
     """
-    path = folder / CURVE
     rows: list[dict[str, Any]] = []
     if n_epochs == 0:
         return rows
-    for number, line in enumerate(_read_text(path).splitlines()[:n_epochs], start=1):
-        place = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:  # whose own text counts lines within this one
-            raise unusable(place, f"cannot be read: {error.msg} (column {error.colno})") from error
-        except (ValueError, RecursionError) as error:
-            raise unusable(place, f"cannot be read: {error}") from error
-        if not isinstance(row, dict):
-            raise unusable(place, "not an epoch's record")
-        for name, types in COLUMNS.items():
-            if name not in row:
-                raise unusable(place, f"{name!r} is missing")
-            if type(value := row[name]) not in types or (isinstance(value, float) and not math.isfinite(value)):
-                wanted = {int: "a whole number", float: "a finite float", str: "a text"}[types[0]]
-                raise unusable(place, f"{name!r} is {reprlib.repr(value)}, not {wanted}")
-        rows.append(row)
+    for number, line in _read_lines(folder / CURVE):
+        rows.append(_read_row(line, f"{folder / CURVE}, line {number}"))
+        if number == n_epochs:
+            return rows
+    if n_epochs is not None:
+        raise unusable(folder / CURVE, f"it has {len(rows)} lines, fewer than the {n_epochs} epochs of a checkpoint")
     return rows
 
 
-def read_steps(folder: Path) -> list[tuple[int, int, float]]:
-    """Return the lines of ``steps.csv``: epoch, step, loss.
+def _read_row(line: str, place: str) -> dict[str, Any]:
+    """Return an epoch's record, with what is known to be in one."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:  # whose own text counts lines within this one
+        raise unusable(place, f"cannot be read: {error.msg} (column {error.colno})") from error
+    except (ValueError, RecursionError) as error:
+        raise unusable(place, f"cannot be read: {error}") from error
+    if not isinstance(row, dict):
+        raise unusable(place, "not an epoch's record")
+    for name, types in COLUMNS.items():
+        if name not in row:
+            raise unusable(place, f"{name!r} is missing")
+        if type(value := row[name]) not in types or (isinstance(value, float) and not math.isfinite(value)):
+            wanted = {int: "a whole number", float: "a finite float", str: "a text"}[types[0]]
+            raise unusable(place, f"{name!r} is {reprlib.repr(value)}, not {wanted}")
+        if isinstance(value, str) and not DIGEST.fullmatch(value):
+            raise unusable(place, f"{name!r} is {reprlib.repr(value)}, not 64 hexadecimal digits")
+    return {name: row[name] for name in COLUMNS}  # with one text per name for all lines
+
+
+class Steps(NamedTuple):
+    """The lines of ``steps.csv``, each column of shape (n_steps,)."""
+
+    epochs: NDArray[np.int32]
+    numbers: NDArray[np.int32]
+    losses: NDArray[np.float64]
+
+    def of_epoch(self, epoch: int) -> NDArray[np.float64]:
+        """Return an epoch's batch losses, if the epochs ascend."""
+        first, end = np.searchsorted(self.epochs, [epoch, epoch + 1])
+        return self.losses[first:end]
+
+
+def read_steps(folder: Path, n_epochs: int | None = None) -> Steps:
+    """Return the lines of ``steps.csv``.
+
+    Parameters
+    ----------
+    folder : path
+    n_epochs : int, optional
+        Look at the lines of so many epochs alone, as in `read_curve`.
 
     Raises
     ------
     RunError
         If it is missing, or a line is not a step's record.
     """
-    path = folder / STEPS
-    header, *lines = _read_text(path).splitlines() or [""]
+    path, lines = folder / STEPS, _read_lines(folder / STEPS)
+    _, header = next(lines, (1, ""))
     if header != STEPS_HEADER:
         raise unusable(f"{path}, line 1", f"{reprlib.repr(header)} is not {STEPS_HEADER!r}")
-    rows = []
-    for number, line in enumerate(lines, start=2):
+    epochs, numbers, losses = array("i"), array("i"), array("d")  # as small in memory as the shortest lines in the file
+    for number, line in lines if n_epochs != 0 else ():
         try:
             if len(cells := line.split(",")) != 3:
                 raise ValueError(f"{len(cells)} columns")
-            row = int(cells[0]), int(cells[1]), float(cells[2])
-            if not math.isfinite(row[2]):
-                raise ValueError(f"the loss is {row[2]}")
-        except ValueError as error:
+            epoch, step, loss = int(cells[0]), int(cells[1]), float(cells[2])
+            if not math.isfinite(loss):
+                raise ValueError(f"the loss is {loss}")
+            if n_epochs is not None and epoch >= n_epochs:
+                break
+            if len(cells[2]) < 3:
+                raise ValueError(f"the loss is {cells[2]!r}, not a float such as 1.0")
+            epochs.append(epoch)
+            numbers.append(step)
+            losses.append(loss)
+        except (ValueError, OverflowError) as error:
             raise unusable(f"{path}, line {number}", f"not a step's record: {error}") from error
-        rows.append(row)
-    return rows
+    return Steps(np.asarray(epochs, np.int32), np.asarray(numbers, np.int32), np.asarray(losses, np.float64))
 
 
 def unusable(place: object, problem: str) -> RunError:
@@ -215,30 +310,23 @@ def unusable(place: object, problem: str) -> RunError:
     return RunError(f"{place}: {problem}; restore the file from a copy, or train again")
 
 
-def _read_text(path: Path) -> str:
+def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield a file's lines with their numbers from 1."""
     try:
-        return path.read_text(encoding="utf-8")
+        with open_regular(path) as file:
+            number = 1
+            while line := file.readline(MOST_OF_A_LINE + 1):
+                if len(line) > MOST_OF_A_LINE:
+                    problem = f"cannot be read: it has more than {MOST_OF_A_LINE:,} bytes"
+                    raise unusable(f"{path}, line {number}", problem)
+                yield number, line.decode().rstrip("\r\n")
+                number += 1
     except FileNotFoundError:
         raise RunError(
             f"{path} is missing: no epoch of this run was finished, or the file was removed; restore it from a copy, "
             "or train again"
         ) from None
-    except (OSError, ValueError) as error:
+    except RunError:
+        raise
+    except (OSError, UnicodeDecodeError) as error:
         raise unusable(path, f"cannot be read: {error}") from error
-
-
-def read_losses(folder: Path, n_epochs: int) -> list[NDArray[np.float64]]:
-    """Return the batch losses of the first epochs."""
-    losses: list[list[float]] = [[] for _ in range(n_epochs)]
-    for line in _read_text(folder / STEPS).splitlines()[1:]:
-        cells = line.split(",")
-        if int(cells[0]) >= n_epochs:
-            break
-        losses[int(cells[0])].append(float(cells[2]))
-    return [np.asarray(each) for each in losses]
-
-
-def read_replicas(folder: Path) -> dict[str, Any]:
-    """Return what ``replicas.json`` holds."""
-    found: dict[str, Any] = json.loads((folder / "replicas.json").read_text(encoding="utf-8"))
-    return found

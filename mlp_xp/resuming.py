@@ -22,7 +22,7 @@ from mlp_xp.errors import RunError, SettingsError
 from mlp_xp.files import write_atomically, writing
 from mlp_xp.lock import FolderLock
 from mlp_xp.pretraining import Pretrained
-from mlp_xp.recorded import list_checkpoints, read_curve, read_description, read_losses, read_replicas, unusable
+from mlp_xp.recorded import list_checkpoints, read_curve, read_description, read_replicas, read_steps, unusable
 from mlp_xp.replica_runs import ReplicasWriter, describe_replica
 from mlp_xp.replicas import ReplicatedEpoch, settings_of_replicas, train_replicas
 from mlp_xp.run_folder import CHECKPOINTS, CURVE, INTERRUPTED, REPLICA, REPLICAS, RUN, STEPS, checkpoint_path
@@ -318,7 +318,8 @@ def _read_past(network: _Network, name: str) -> Past:
     folder = network.folder
     checkpoint = read_checkpoint(folder / CHECKPOINTS / name, network.description["id"])
     n_epochs = checkpoint.position.epoch
-    curve, losses = read_curve(folder, n_epochs), read_losses(folder, n_epochs)
+    curve, steps = read_curve(folder, n_epochs), read_steps(folder, n_epochs)
+    losses = [steps.of_epoch(epoch) for epoch in range(n_epochs)]
     for epoch, (row, of_steps) in enumerate(zip(curve, losses, strict=True)):
         if row["epoch"] != epoch:
             raise unusable(f"{folder / CURVE}, line {epoch + 1}", f"epoch {row['epoch']} where epoch {epoch} belongs")

@@ -58,8 +58,8 @@ class RecordedRun:
         Names of those that trained.
     curve : list of dict
         The lines of ``curve.jsonl``.
-    steps : list of (int, int)
-        The epoch and the step of every line of ``steps.csv``.
+    steps : Steps
+        The lines of ``steps.csv``.
     replicas : int
         How many networks were trained beside each other, this one among them.
     learning_rates : dict of (int, int) to float
@@ -101,11 +101,7 @@ class RecordedRun:
         if not self.curve:
             raise RunError(f"{self.folder / CURVE} is empty: no epoch of this run was finished; train again")
         self.checkpoints = list_checkpoints(self.folder)
-        steps = read_steps(self.folder)
-        self.steps = [(epoch, step) for epoch, step, _ in steps]
-        self._losses: dict[int, list[float]] = {}
-        for epoch, _, loss in steps:
-            self._losses.setdefault(epoch, []).append(loss)
+        self.steps = read_steps(self.folder)
 
     def digests(self, epoch: int) -> Digests:
         """Return what the curve says of an epoch."""
@@ -113,7 +109,7 @@ class RecordedRun:
 
     def losses(self, epoch: int) -> NDArray[np.float64]:
         """Return an epoch's batch losses."""
-        return np.asarray(self._losses.get(epoch, []), dtype=np.float64)
+        return self.steps.of_epoch(epoch)
 
     def checkpoint_name(self, epoch: int) -> str:
         """Return where a checkpoint is, for people."""
@@ -155,7 +151,8 @@ def check_files(run: RecordedRun, data: Split) -> None:
     if n_epochs > run.settings.epochs:
         raise Disagreement(f"{CURVE} has {n_epochs} lines, but {RUN} asks for {run.settings.epochs} epochs")
     expected = product(range(n_epochs), range(n_steps))
-    for line, (step, wanted) in enumerate(zip_longest(run.steps, expected), start=2):
+    steps = zip(run.steps.epochs, run.steps.numbers, strict=True)
+    for line, (step, wanted) in enumerate(zip_longest(steps, expected), start=2):
         if step != wanted:
             raise Disagreement(f"{STEPS}, line {line}: {_step(step)} where, by {CURVE}, {_step(wanted)} belongs")
     if run.checkpoints and (extra := run.checkpoints[-1]) >= n_epochs:

@@ -147,7 +147,7 @@ def forge(folder: Path) -> None:
     def renew(rows: list[dict[str, Any]]) -> None:
         previous = description["sha256_start"]
         for row in rows:
-            losses = np.asarray([loss for epoch, _, loss in steps if epoch == row["epoch"]])
+            losses = steps.of_epoch(row["epoch"])
             row["loss"] = mean(losses)
             row["sha256_losses"] = digest_arrays({"losses": losses})
             if row["epoch"] in checkpoints:

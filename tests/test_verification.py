@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -563,6 +565,27 @@ def into_file(folder: Path) -> None:
     (folder / "checkpoints").touch()
 
 
+def into_pipe(name: str) -> Alteration:
+    """Put a pipe to which nobody writes in a file's place: to open it would wait for ever."""
+
+    def alter(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return alter
+
+
+def header(change: Callable[[int], int]) -> Alteration:
+    """Let the weights' file say another length of its header."""
+
+    def alter(folder: Path) -> None:
+        content = (folder / WEIGHTS).read_bytes()
+        size = change(int.from_bytes(content[:8], "little"))
+        (folder / WEIGHTS).write_bytes(size.to_bytes(8, "little") + content[8:])
+
+    return alter
+
+
 CURVE, STEPS = "curve.jsonl", "steps.csv"
 UNUSABLE: dict[str, tuple[Alteration, str]] = {
     "no run": (shutil.rmtree, r"holds no run \(run.json is missing\); make one with: mlp-xp train --out"),
@@ -604,7 +627,30 @@ UNUSABLE: dict[str, tuple[Alteration, str]] = {
     "a blank line": (line(CURVE, 2, ""), "curve.jsonl, line 2: cannot be read: Expecting value"),
     "a line cut off": (cut(CURVE), "curve.jsonl, line 3: cannot be read: "),
     "a list": (line(CURVE, 1, "[0]"), "curve.jsonl, line 1: not an epoch's record"),
-    "deeper than Python reads": (line(CURVE, 1, "[" * 10**5), "curve.jsonl, line 1: cannot be read: maximum recursion"),
+    "deeper than Python reads": (line(CURVE, 1, "[" * 10**4), "curve.jsonl, line 1: cannot be read: maximum recursion"),
+    "a line without an end": (
+        line(CURVE, 1, "[" * 10**5),
+        "curve.jsonl, line 1: cannot be read: it has more than 65,536",
+    ),
+    "a digest of another length": (of_row(1, "sha256_chain", "ab"), "'sha256_chain' is 'ab', not 64 hexadecimal"),
+    "a loss too short": (
+        line(STEPS, 4, "0,2,1"),
+        "steps.csv, line 4: not a step's record: the loss is '1', not a float",
+    ),
+    "a step beyond counting": (line(STEPS, 4, "0,9999999999,1.0"), "steps.csv, line 4: not a step's record: "),
+    "a pipe for a curve": (into_pipe(CURVE), "curve.jsonl: cannot be read: it is a folder, a pipe or a device, not a"),
+    "a pipe for weights": (into_pipe(WEIGHTS), "weights.safetensors: cannot be read: it is a folder, a pipe or a"),
+    "a pipe for the run": (into_pipe("run.json"), "run.json: cannot be read: it is a folder, a pipe or a device, not"),
+    "a run of a mebibyte": (
+        lambda folder: (folder / "run.json").write_text(" " * (1 << 20) + "{}"),
+        "run.json: cannot be read: it has more than 1,048,576 bytes",
+    ),
+    "a header longer than the file": (
+        header(lambda size: size + 10**6),
+        "weights.safetensors: cannot be read: its hea",
+    ),
+    "a header of exabytes": (header(lambda _: 2**63), "weights.safetensors: cannot be read: its header of 9,223,372"),
+    "no header": (header(lambda _: 0), "weights.safetensors: cannot be read: its header of 0 bytes is not within the "),
     "longer than Python reads": (line(CURVE, 1, "9" * 5000), "curve.jsonl, line 1: cannot be read: Exceeds the limit"),
     "a column less": (edit_curve(lambda rows: rows[1].pop("test_loss")), "curve.jsonl, line 2: 'test_loss' is missing"),
     "a text for a number": (of_row(1, "loss", "0.5"), "line 2: 'loss' is '0.5', not a finite float"),

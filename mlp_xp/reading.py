@@ -1,0 +1,50 @@
+"""Reading files that a stranger may have made: regular ones only, and never more of them than is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading bytes.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, or is no file like others: a pipe or a device might never come to an end.
+    """
+    # Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - it is open already
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("it is a folder, a pipe or a device, not a file")
+        yield file
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """Return what is in a file.
+
+    Parameters
+    ----------
+    path : path
+    most : int
+        Bytes it may have.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        If it has more.
+    """
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return content
