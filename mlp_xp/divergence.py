@@ -80,7 +80,7 @@ def find_divergence(
         for start in np.flatnonzero(windows.mean(axis=1) > limit)[:1].tolist():
             step = start + int(np.argmax(windows[start] > limit))
             growth = losses[i, step] / limit * largest_growth
-            return i, step, f"the loss explodes: {losses[i, step]:.3g} is {growth:,.0f} times the first one"
+            return i, step, f"the loss explodes: {losses[i, step]:.3g} is {growth:.3g} times the first one"
     return None
 
 
@@ -126,8 +126,7 @@ def diagnose(
     n_layers = len(loop.parameters)
     features, outputs, gradients = table[:, 0], table[:, 1 : n_layers + 1], table[:, n_layers + 1 :]
     bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
-    last = min(step - piece.first, len(table) - 1)
-    at = int(bad[0]) if bad.size else last
+    at = min([max(0, step - piece.first), len(table) - 1, *bad[:1].tolist()])
     if not np.isfinite(outputs[at]).all():
         layer = int(np.flatnonzero(~np.isfinite(outputs[at]))[0])
         what = f"the outputs of layer {layer} are the first that are not finite"
@@ -163,5 +162,5 @@ def _cause(
     norms = np.max(gradients[: at + 1], axis=1)
     usual = np.median(norms[:-1]) if at else np.inf
     if np.isfinite(norms[-1]) and norms[-1] > STEEP * usual:
-        return f"its gradient is {norms[-1] / usual:,.0f} times the usual: a strange batch or too large a learning rate"
+        return f"its gradient is {norms[-1] / usual:.3g} times the usual: a strange batch or too large a learning rate"
     return "the learning rate is likely too large"

@@ -7,6 +7,7 @@ machine.
 from __future__ import annotations
 
 import copy
+import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -168,9 +169,8 @@ class RecordedTraining:
             self.source = None if source is None else DataSource.from_dict(source)
             work = (first["resumed"] or [first])[-1]["backend"]
             self.backend, self.device = str(work["name"]), str(work["device"])
-            for name in ("every", "newest"):
-                if type(first["checkpoints"][name]) is not int:
-                    raise TypeError(f"checkpoints: {name!r} is {first['checkpoints'][name]!r}")
+            for network in self._networks:
+                _check_description(network.description)
         except KeyError as error:
             problem = f"not the description of a run that can go on: {error} is missing"
             raise unusable(path, problem) from error
@@ -291,6 +291,25 @@ class RecordedTraining:
             digests = about_data["sha256_train"], about_data["sha256_test"]
             if first_link(network.settings, *digests) != network.description.get("sha256_start"):
                 raise unusable(path, "its settings are not those it was begun with")
+
+
+def _check_description(description: dict[str, Any]) -> None:
+    """See that what is written on is there, and of its kind.
+
+    Raises
+    ------
+    KeyError, TypeError
+    """
+    kinds: dict[str, type] = {"id": str, "checkpoints": dict, "rollbacks": list, "resumed": list, "sha256_start": str}
+    for name, kind in kinds.items():
+        if not isinstance(found := description[name], kind):
+            raise TypeError(f"{name!r} is {reprlib.repr(found)}")
+    for name in ("every", "newest"):
+        if type(found := description["checkpoints"][name]) is not int or found < 0:
+            raise TypeError(f"{name!r} of 'checkpoints' is {reprlib.repr(found)}")
+    for rollback in description["rollbacks"]:
+        if not all(type(rollback[name]) is int for name in ("epoch", "step")):
+            raise TypeError(f"'rollbacks' has {reprlib.repr(rollback)}")
 
 
 def _replicas(folder: Path, whole: dict[str, Any]) -> list[_Network]:

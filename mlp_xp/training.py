@@ -16,7 +16,7 @@ from mlp_xp.checkpoint import Checkpoint, host_tensors
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.files import data_error
 from mlp_xp.digests import Digests, first_link, link
-from mlp_xp.divergence import LARGEST, LARGEST_GROWTH, Rollback, diagnose, find_divergence
+from mlp_xp.divergence import LARGEST, LARGEST_GROWTH, STREAK, Rollback, diagnose, find_divergence
 from mlp_xp.errors import RunError, SettingsError, TrainingDiverged, TrainingInterrupted
 from mlp_xp.loop import Piece
 from mlp_xp.model import Model, mean
@@ -322,6 +322,8 @@ class _Course:
             n_done = piece.first + piece.losses.shape[0]
             if n_done < trainer.n_steps and self.stop():
                 losses = self._join(losses, piece, where)
+                if find_divergence(losses[:, -STREAK:], self._first_losses(losses), self.largest_growth, n_steps=1):
+                    raise TrainingInterrupted(self.good)  # it may be about to explode: nothing to go on from
                 raise TrainingInterrupted(self._checkpoints_between(epoch, losses, piece))
             self._set_learning_rate(epoch, n_done)
         if waiting is None:

@@ -1,0 +1,335 @@
+"""A training that goes on is the one that never stopped, to the last bit; what it goes on from is looked at first."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.numpy
+
+import mlp_xp.trainer
+from mlp_xp.backend import Backend
+from mlp_xp.datasets import Dataset, Split, load
+from mlp_xp.datasets.source import DataSource
+from mlp_xp.errors import RunError, SettingsError, TrainingDiverged, TrainingInterrupted
+from mlp_xp.replica_runs import record_replicas
+from mlp_xp.replicas import ReplicatedEpoch, train_replicas
+from mlp_xp.resuming import RecordedTraining, resume
+from mlp_xp.runs import record
+from mlp_xp.settings import Settings
+from mlp_xp.training import Epoch, train
+from mlp_xp.verification import RecordedRun, verify
+
+NATIVE = Settings(hidden_layer_sizes=(8, 8), batch_size=100, epochs=4, momentum=0.9, dropout=0.1, batch_norm=True)
+SETTINGS = {
+    "native": NATIVE,
+    "exact": replace(NATIVE, arithmetic="exact", dtype="float64"),
+    "adam": replace(NATIVE, optimizer="adam", momentum=0.0, learning_rate=0.01),
+}
+N = 2
+
+
+@pytest.fixture(scope="module")
+def digits() -> Split:
+    return load("digits").split()
+
+
+@pytest.fixture(autouse=True)
+def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch of 14 steps has pieces of 5, 5 and 4."""
+    monkeypatch.setattr(mlp_xp.trainer, "PIECE", 55 * mlp_xp.trainer.CALLS // 10)
+
+
+class After:
+    """Wants to stop when it is asked for the n-th time."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __call__(self) -> bool:
+        self.n -= 1
+        return self.n < 0
+
+
+def start(
+    folder: Path, settings: Settings, data: Split, backend: Backend, n: int | None, **how: Any
+) -> Iterator[Epoch | ReplicatedEpoch]:
+    """Return a recorded training of one network, or of n."""
+    recording = {name: how.pop(name) for name in ("checkpoint_every", "source") if name in how}
+    if n is None:
+        epochs = train(settings, data, backend, **how)
+        return record(folder, settings, data, backend, epochs, **recording)
+    many = train_replicas(settings, data, backend, n, **how)
+    return record_replicas(folder, settings, data, backend, many, n, **recording)
+
+
+def stop_early(folder: Path, settings: Settings, data: Split, backend: Backend, after: int, **how: Any) -> str:
+    """Record a training that stops, and return what is said of it."""
+    with pytest.raises(TrainingInterrupted) as caught:
+        list(start(folder, settings, data, backend, how.pop("n", None), stop=After(after), **how))
+    return str(caught.value)
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Return all that a training decides: not when and how fast it was."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix == ".safetensors":
+            found[name] = {key: tensor.tobytes() for key, tensor in safetensors.numpy.load_file(path).items()}
+        elif path.name == "curve.jsonl":
+            lines = map(json.loads, path.read_text().splitlines())
+            found[name] = [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+        elif path.name in ("run.json", "replicas.json"):
+            run = json.loads(path.read_text())
+            found[name] = {key: run[key] for key in run if key not in ("id", "created", "resumed")}
+        elif path.name == "loss.png":
+            found[name] = b""
+        elif path.is_file():
+            found[name] = path.read_bytes()
+    return found
+
+
+@pytest.mark.parametrize("n", [None, N], ids=["alone", "replicas"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_training_goes_on_to_the_same_bits(
+    name: str, n: int | None, tmp_path: Path, backend: Backend, digits: Split
+) -> None:
+    """Wherever it stopped: before the first step, within an epoch, at its end, and again and again."""
+    settings = SETTINGS[name]
+    *_, last = start(tmp_path / "whole", settings, digits, backend, n)
+    for after in (0, 1, 2, 3, 5):
+        folder = tmp_path / str(after)
+        said = stop_early(folder, settings, digits, backend, after, n=n)
+        assert (
+            said
+            == {
+                0: "interrupted after 0 epochs",
+                1: "interrupted in epoch 0, after 5 of its steps",
+                2: "interrupted in epoch 0, after 10 of its steps",
+                3: "interrupted after 1 epochs",
+                5: "interrupted in epoch 1, after 10 of its steps",
+            }[after]
+        )
+        with pytest.raises(TrainingInterrupted):
+            list(resume(folder, backend, digits, stop=After(4)))
+        *_, again = resume(folder, backend, digits)
+        assert [_.chain for _ in digests(again)] == [_.chain for _ in digests(last)]
+        assert contents(folder) == contents(tmp_path / "whole")
+    assert list(resume(folder, backend, digits)) == [], "it was over"
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+def digests(epoch: Epoch | ReplicatedEpoch) -> list[Any]:
+    each = epoch.replicas if isinstance(epoch, ReplicatedEpoch) else (epoch,)
+    return [one.digests for one in each]
+
+
+@pytest.mark.parametrize("n", [None, N], ids=["alone", "replicas"])
+def test_in_exact_arithmetic_it_goes_on_anywhere(
+    n: int | None, tmp_path: Path, backend: Backend, numpy_backend: Backend, digits: Split
+) -> None:
+    settings = SETTINGS["exact"]
+    *_, last = start(tmp_path / "whole", settings, digits, numpy_backend, n)
+    stop_early(tmp_path / "run", settings, digits, numpy_backend, 5, n=n)
+    *_, again = resume(tmp_path / "run", backend, digits)
+    assert digests(again) == digests(last)
+    runs = [tmp_path / "run"] if n is None else list((tmp_path / "run").glob("seed-*"))
+    for run in runs:
+        (resumed,) = json.loads((run / "run.json").read_text())["resumed"]
+        assert resumed["backend"] == {"name": backend.name, **backend.describe()}
+        assert (resumed["epoch"], resumed["step"]) == (1, 10)
+        assert len(list(verify(RecordedRun(run), digits, numpy_backend))) == 4
+
+
+def test_more_epochs_are_those_of_a_longer_training(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
+    list(start(tmp_path / "long", replace(NATIVE, epochs=6), digits, numpy_backend, None))
+    list(start(tmp_path / "run", NATIVE, digits, numpy_backend, None))
+    assert [epoch.epoch for epoch in resume(tmp_path / "run", numpy_backend, digits, epochs=6)] == [4, 5]
+    assert contents(tmp_path / "run") == contents(tmp_path / "long")
+    with pytest.raises(SettingsError, match=r"epochs = 5: the run has 6 already; give that many at least"):
+        resume(tmp_path / "run", numpy_backend, digits, epochs=5)
+
+
+def test_the_data_are_loaded_from_where_they_were(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
+    stop_early(tmp_path / "run", NATIVE, digits, numpy_backend, 3, source=DataSource("digits"))
+    assert [epoch.epoch for epoch in resume(tmp_path / "run", numpy_backend)] == [1, 2, 3]
+
+
+def test_without_checkpoints_it_begins_anew(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
+    list(start(tmp_path / "whole", NATIVE, digits, numpy_backend, None, checkpoint_every=0))
+    epochs = start(tmp_path / "run", NATIVE, digits, numpy_backend, None, checkpoint_every=0)
+    next(epochs)
+    epochs.close()  # type: ignore[attr-defined]
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert [epoch.epoch for epoch in resume(tmp_path / "run", numpy_backend, digits)] == [0, 1, 2, 3]
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, numpy_backend: Backend, digits: Split) -> Path:
+    """A run of three epochs, with what the fourth has left when the process was killed."""
+    run = tmp_path / "run"
+    stop_early(run, NATIVE, digits, numpy_backend, 9)
+    with (run / "curve.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "loss": 0.')
+    with (run / "steps.csv").open("a") as file:
+        file.write("3,0,0.5\n3,1,")
+    (run / "checkpoints" / ".epoch-0003.safetensors.0123abcd").write_bytes(b"half")
+    return run
+
+
+def test_what_comes_after_the_checkpoint_is_replaced(
+    stopped: Path, tmp_path: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    list(start(tmp_path / "whole", NATIVE, digits, numpy_backend, None))
+    assert [epoch.epoch for epoch in resume(stopped, numpy_backend, digits)] == [3]
+    assert contents(stopped) == contents(tmp_path / "whole")
+    assert not list(stopped.rglob(".*"))
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_makes_it_go_on_from_the_one_before(
+    stopped: Path, tmp_path: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    damage(stopped / "checkpoints" / "epoch-0002.safetensors")
+    list(start(tmp_path / "whole", NATIVE, digits, numpy_backend, None))
+    recorded = RecordedTraining(stopped)
+    (remark,) = recorded.remarks
+    assert remark.startswith(f"{stopped / 'checkpoints' / 'epoch-0002.safetensors'}: not a checkpoint of this run: sha")
+    assert recorded.position == (2, 0)
+    assert [epoch.epoch for epoch in recorded.resume(digits, numpy_backend)] == [2, 3]
+    assert contents(stopped) == contents(tmp_path / "whole")
+
+
+def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    def alter(run: Path) -> None:
+        description = json.loads((run / "run.json").read_text())
+        change(description)
+        (run / "run.json").write_text(json.dumps(description))
+
+    return alter
+
+
+def damage_all(run: Path) -> None:
+    for path in (run / "checkpoints").glob("epoch-*"):
+        damage(path)
+
+
+def drop_line(name: str, number: int) -> Callable[[Path], None]:
+    def alter(run: Path) -> None:
+        lines = (run / name).read_text().splitlines(keepends=True)
+        del lines[number]
+        (run / name).write_text("".join(lines))
+
+    return alter
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no run": (shutil.rmtree, r"holds no run \(run.json is missing\); make one with: mlp-xp train --out"),
+    "every checkpoint damaged": (damage_all, "no checkpoint of .* can be used: .*epoch-0002.safetensors: not a check"),
+    "another run's checkpoints": (edit(lambda d: d.update(id="0")), "not a checkpoint of this run: it is of another"),
+    "no id": (edit(lambda d: d.pop("id")), "not the description of a run that can go on: 'id' is missing"),
+    "no checkpoints": (edit(lambda d: d.pop("checkpoints")), "run that can go on: 'checkpoints' is missing"),
+    "checkpoints in words": (edit(lambda d: d["checkpoints"].update(every="1")), "'every' of 'checkpoints' is '1'"),
+    "no rollbacks": (edit(lambda d: d.pop("rollbacks")), "run that can go on: 'rollbacks' is missing"),
+    "rollbacks of nothing": (edit(lambda d: d.update(rollbacks=[3])), "not a run's description: "),
+    "resumed in words": (edit(lambda d: d.update(resumed="often")), "not a run's description: "),
+    "other settings": (edit(lambda d: d["settings"].update(learning_rate=0.2)), "its settings are not those it was"),
+    "other data": (edit(lambda d: d["data"].update(sha256_test="0")), "the data are not those .*: sha256_test is "),
+    "a line of the curve lost": (drop_line("curve.jsonl", 0), "no checkpoint of .*: .*curve.jsonl, line 3: "),
+    "a step lost": (drop_line("steps.csv", 3), "no checkpoint .*steps.csv: the losses of epoch 0 are not those of cur"),
+    "one of replicas": (edit(lambda d: d.update(replicas=2)), "is one of 2 replicas, .*; go on with all of them: --re"),
+    "two runs in one": (
+        lambda run: (run / "replicas.json").write_text("{}"),
+        "has run.json and replicas.json: one run",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_go_on_is_said_and_left_alone(
+    name: str, stopped: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    alter, message = REFUSED[name]
+    alter(stopped)
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match=message):
+        resume(stopped, numpy_backend, digits)
+    assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["curve.jsonl", "steps.csv", "checkpoints"])
+def test_links_in_a_strangers_run_lead_nowhere(
+    name: str, stopped: Path, tmp_path: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    """What is behind a link is not written to, not even if it is a run's own file that was moved there."""
+    elsewhere = tmp_path / "elsewhere"
+    (stopped / name).rename(elsewhere)
+    (stopped / name).symlink_to(elsewhere)
+    before = {path: path.read_bytes() for path in [elsewhere, *elsewhere.rglob("*")] if path.is_file()}
+    with pytest.raises(RunError, match=f"cannot be written: {name} in it is a link to another place; "):
+        resume(stopped, numpy_backend, digits)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_folder_is_free_after_a_refusal(stopped: Path, numpy_backend: Backend, digits: Split) -> None:
+    other = Dataset("other", digits.train.features, digits.train.targets, 10).split()
+    with pytest.raises(RunError, match="the data are not those it was trained on: n_train is "):
+        resume(stopped, numpy_backend, other)
+    list(resume(stopped, numpy_backend, digits))
+
+
+# A linear model of digits whose loss grows beyond all bounds in the second epoch.
+GROWING = Settings((), loss="squared_error", batch_size=200, learning_rate=0.26, epochs=3)
+
+
+@pytest.mark.parametrize("n", [None, N], ids=["alone", "replicas"])
+def test_a_rollback_is_recorded_and_verified(tmp_path: Path, backend: Backend, digits: Split, n: int | None) -> None:
+    list(start(tmp_path / "whole", GROWING, digits, backend, n, on_divergence="rollback"))
+    runs = [tmp_path / "whole"] if n is None else list((tmp_path / "whole").glob("seed-*"))
+    for run in runs:
+        (rollback,) = json.loads((run / "run.json").read_text())["rollbacks"]
+        assert (rollback["epoch"], rollback["step"], rollback["learning_rate"]) == (1, 0, pytest.approx(0.13))
+        assert "epoch 1, step 0: the loss explodes: " in rollback["reason"]
+        if n is None:  # of replicas, alone the last bits are others
+            assert len(list(verify(RecordedRun(run), digits, backend))) == 3
+            assert len(list(verify(RecordedRun(run), digits, backend, first=2))) == 1
+
+
+def test_a_training_that_stops_after_a_rollback_goes_on(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
+    """Within the epoch that was begun again: its checkpoint has the smaller learning rate, and run.json says why."""
+    list(start(tmp_path / "whole", GROWING, digits, numpy_backend, None, on_divergence="rollback"))
+    for after in range(1, 8):
+        folder = tmp_path / str(after)
+        stop_early(folder, GROWING, digits, numpy_backend, after, on_divergence="rollback")
+        list(resume(folder, numpy_backend, digits, on_divergence="rollback"))
+        assert contents(folder)["run.json"] == contents(tmp_path / "whole")["run.json"]
+        assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_rolling_back_has_an_end(numpy_backend: Backend, digits: Split) -> None:
+    with pytest.raises(TrainingDiverged, match=r"now 9\.7656\de\+26\)"):
+        list(train(replace(GROWING, learning_rate=1e30), digits, numpy_backend, on_divergence="rollback"))
+    with pytest.raises(SettingsError, match="on_divergence = 'hope': must be stop or rollback"):
+        train(GROWING, digits, numpy_backend, on_divergence="hope")
+
+
+def test_interrupted_replicas_that_were_hardly_begun_go_on(
+    tmp_path: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    *_, last = start(tmp_path / "whole", NATIVE, digits, numpy_backend, N)
+    stop_early(tmp_path / "run", NATIVE, digits, numpy_backend, 5, n=N)
+    shutil.rmtree(tmp_path / "run" / "seed-1")
+    *_, again = resume(tmp_path / "run", numpy_backend, digits)
+    assert digests(again) == digests(last)
