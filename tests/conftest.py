@@ -86,3 +86,11 @@ def numpy_backend() -> Backend:
 def wrong_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Register the backends of tests/backends/wrong, each of which must be caught."""
     monkeypatch.syspath_prepend(Path(__file__).parent / "backends" / "wrong")
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that record many runs: drawing takes longer than all the rest."""
+    for name in ("plot_run", "plot_replicas"):
+        monkeypatch.setattr(f"mlp_xp.plots.{name}", lambda *_: None)
+    monkeypatch.setattr("mlp_xp.plots.png", lambda _: b"a picture")

@@ -28,19 +28,12 @@ from mlp_xp.training import Epoch, train
 SETTINGS = Settings(hidden_layer_sizes=(3,), batch_size=400, epochs=3, momentum=0.5)
 ERRORS = ("ENOSPC", "EIO", "EACCES")
 N = 2
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture(scope="module")
 def digits() -> Split:
     return load("digits").split()
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than all the rest."""
-    for name in ("plot_run", "plot_replicas"):
-        monkeypatch.setattr(f"mlp_xp.plots.{name}", lambda *_: None)
-    monkeypatch.setattr("mlp_xp.plots.png", lambda _: b"a picture")
 
 
 def begin(folder: Path, data: Split, backend: Backend, *, of_replicas: bool) -> Iterator[Epoch | ReplicatedEpoch]:

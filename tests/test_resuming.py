@@ -28,8 +28,7 @@ from mlp_xp.verification import RecordedRun, verify
 NATIVE = Settings(hidden_layer_sizes=(8, 8), batch_size=100, epochs=4, momentum=0.9, dropout=0.1, batch_norm=True)
 SETTINGS = {
     "native": NATIVE,
-    "exact": replace(NATIVE, arithmetic="exact", dtype="float64"),
-    "adam": replace(NATIVE, optimizer="adam", momentum=0.0, learning_rate=0.01),
+    "exact": replace(NATIVE, arithmetic="exact", dtype="float64", optimizer="adam", momentum=0.0, learning_rate=0.01),
 }
 N = 2
 
@@ -37,6 +36,9 @@ N = 2
 @pytest.fixture(scope="module")
 def digits() -> Split:
     return load("digits").split()
+
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture(autouse=True)
@@ -103,17 +105,15 @@ def test_a_training_goes_on_to_the_same_bits(
     """Wherever it stopped: before the first step, within an epoch, at its end, and again and again."""
     settings = SETTINGS[name]
     *_, last = start(tmp_path / "whole", settings, digits, backend, n)
-    for after in (0, 1, 2, 3, 5):
+    for after in (0, 2, 3):
         folder = tmp_path / str(after)
         said = stop_early(folder, settings, digits, backend, after, n=n)
         assert (
             said
             == {
                 0: "interrupted after 0 epochs",
-                1: "interrupted in epoch 0, after 5 of its steps",
                 2: "interrupted in epoch 0, after 10 of its steps",
                 3: "interrupted after 1 epochs",
-                5: "interrupted in epoch 1, after 10 of its steps",
             }[after]
         )
         with pytest.raises(TrainingInterrupted):
