@@ -14,6 +14,7 @@ import numpy as np
 from mlp_xp.cli.progress import note
 from mlp_xp.datasets import Split
 from mlp_xp.datasets.source import DataSource
+from mlp_xp.errors import DataError
 from mlp_xp.replicas import FEWEST
 from mlp_xp.settings import CHOICES, PRESETS, Settings
 
@@ -67,6 +68,14 @@ def load_split(source: DataSource) -> Split:
     for warning in caught:
         note(str(warning.message))
     return data
+
+
+def load_where_it_was(source: DataSource) -> Split:
+    """Load and split a recorded run's data; if that fails, the error names the option that says where they are now."""
+    try:
+        return load_split(source)
+    except DataError as error:
+        raise DataError(f"{error}; if the data are elsewhere now, say where with --data") from error
 
 
 def describe(data: Split) -> str:

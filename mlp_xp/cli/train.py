@@ -14,6 +14,7 @@ from mlp_xp.cli.options import (
     add_settings_arguments,
     describe,
     load_split,
+    load_where_it_was,
     make_settings,
     make_source,
     path,
@@ -174,7 +175,9 @@ def _go_on(options: argparse.Namespace, stop: Stop) -> _Work:
                 f"the run was on {recorded.backend}; from here on the last bits are those of {backend.name}: only "
                 "exact arithmetic has the same on all"
             )
-        data = load_split(recorded.find_source(options.data if options.data != options.defaults["data"] else None))
+        moved = options.data != options.defaults["data"]
+        source = recorded.find_source(options.data if moved else None)
+        data = load_split(source) if moved else load_where_it_was(source)
         epoch, step = recorded.position
         n_epochs = recorded.settings_for(options.epochs).epochs
         where = "is finished" if epoch >= n_epochs else f"goes on with epoch {epoch}, step {step}"

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlp_xp.backend import open_backend
-from mlp_xp.cli.options import load_split
+from mlp_xp.cli.options import load_split, load_where_it_was
 from mlp_xp.cli.progress import note, progress, say
 from mlp_xp.datasets import Split
-from mlp_xp.errors import DataError, Disagreement, RunError
+from mlp_xp.errors import Disagreement, RunError
 from mlp_xp.verification import RecordedRun, verify
 
 
@@ -87,10 +87,7 @@ def _load(recorded: RecordedRun, name: str | None) -> Split:
         )
     if name is not None:
         return load_split(replace(recorded.source, name=name))
-    try:
-        return load_split(recorded.source)
-    except DataError as error:
-        raise DataError(f"{error}; if the data are elsewhere now, say where with --data") from error
+    return load_where_it_was(recorded.source)
 
 
 def _span(text: str) -> tuple[int, int]:

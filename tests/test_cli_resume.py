@@ -1,0 +1,171 @@
+"""``mlp-xp train --resume``: what it prints, what it refuses, and signals from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlp_xp.cli import main
+
+QUICK = ["--hidden", "8", "--batch-size", "200"]
+
+
+def shorten(run: Path, n: int) -> None:
+    """Leave of a run what it had when the process was killed in the epoch after the first n."""
+    for path in (run / "checkpoints").iterdir():
+        if int(path.name[6:10]) >= n:
+            path.unlink()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    assert main(["train", *QUICK, "--epochs", "4", "--keep-checkpoints", "0", "--out", str(run)]) == 0
+    return run
+
+
+@pytest.fixture
+def run(whole: Path, tmp_path: Path) -> Path:
+    shutil.copytree(whole, tmp_path / "run")
+    shorten(tmp_path / "run", 2)
+    return tmp_path / "run"
+
+
+def chain(run: Path) -> str:
+    found: str = json.loads((run / "curve.jsonl").read_text().splitlines()[-1])["sha256_chain"]
+    return found
+
+
+def test_it_prints_the_epochs_that_were_missing(run: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--resume", str(run)]) == 0
+    output = capsys.readouterr()
+    assert [line[:13] for line in output.out.splitlines()] == ["#summary:   2", "#summary:   3"]
+    assert output.err == (
+        f"mlp-xp: {run} goes on with epoch 2, step 0\n"
+        "mlp-xp: digits: 1,437 + 360 rows of 64 features, 10 classes\n"
+        "mlp-xp: each line: epoch, mean loss of its batches, test accuracy\n"
+        f"mlp-xp: recorded in {run}\n"
+    )
+    assert chain(run) == chain(whole)
+    assert main(["verify", str(run)]) == 0
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run)]) == 0
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith(f"mlp-xp: {run} is finished\n")
+
+
+def test_more_epochs_can_be_asked_for(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--resume", str(run), "--epochs", "5"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert main(["train", "--resume", str(run), "--epochs", "4"]) == 2
+    assert capsys.readouterr().err == "mlp-xp: error: epochs = 4: the run has 5 already; give that many at least\n"
+
+
+def test_another_backend_is_remarked(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("jax", reason="needs JAX")
+    assert main(["train", "--resume", str(run), "--backend", "jax"]) == 0
+    assert "the run was on numpy; from here on the last bits are those of jax: only exact" in capsys.readouterr().err
+    shorten(run, 3)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "the run was on" not in capsys.readouterr().err, "by default it goes on where it was last"
+    backends = [each["backend"]["name"] for each in json.loads((run / "run.json").read_text())["resumed"]]
+    assert backends == ["jax", "jax"]
+
+
+def test_data_that_were_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = np.column_stack([np.arange(60) % 3, np.random.default_rng(0).normal(size=(60, 4))])
+    np.savetxt(tmp_path / "table.csv", table, delimiter=",")
+    run = tmp_path / "run"
+    options = ["--data", str(tmp_path / "table.csv"), "--batch-size", "10", "--hidden", "4", "--epochs", "3"]
+    assert main(["train", *options, "--out", str(run)]) == 0
+    expected = chain(run)
+    shorten(run, 1)
+    (tmp_path / "table.csv").rename(tmp_path / "moved.csv")
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run)]) == 2
+    assert capsys.readouterr().err.endswith("; if the data are elsewhere now, say where with --data\n")
+    assert main(["train", "--resume", str(run), "--data", str(tmp_path / "moved.csv")]) == 0
+    assert chain(run) == expected
+    assert main(["train", "--resume", str(run), "--data", "mnist.csv"]) == 2
+    np.savetxt(tmp_path / "moved.csv", table[:50], delimiter=",")
+    assert main(["train", "--resume", str(run), "--data", str(tmp_path / "moved.csv")]) == 2
+    assert f"error: {run}: the data are not those it was trained on: n_train is 40, but " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ("--hidden 9", "--hidden"),
+        ("--learning-rate 0.2", "--learning-rate"),
+        ("--out elsewhere", "--out"),
+        ("--overwrite", "--overwrite"),
+        ("--replicas 3", "--replicas"),
+        ("--preset lab", "--preset"),
+        ("--test-size 0.5", "--test-size"),
+        ("--checkpoint-every 3", "--checkpoint-every"),
+    ],
+)
+def test_how_it_is_trained_cannot_change(
+    options: str, named: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--resume", str(run), *options.split()]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"mlp-xp: error: {named} does not go with --resume: {run} says how it is trained and recor")
+    assert error.count("\n") == 1
+
+
+def test_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in (tmp_path, tmp_path / "nothing"):
+        assert main(["train", "--resume", str(folder)]) == 2
+        assert f"error: {folder} holds no run (run.json is missing); make one with: " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rollback_is_a_remark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = "--hidden= --loss squared_error --batch-size 200 --learning-rate 0.26 --epochs 3"
+    assert main(["train", *options.split(), "--out", str(tmp_path)]) == 2
+    capsys.readouterr()
+    assert main(["train", "--resume", str(tmp_path), "--on-divergence", "rollback"]) == 0
+    output = capsys.readouterr()
+    assert [line[:13] for line in output.out.splitlines()] == ["#summary:   1", "#summary:   2"]
+    (remark,) = [line for line in output.err.splitlines() if "explodes" in line]
+    assert remark.startswith("mlp-xp: epoch 1, step 0: the loss explodes: ")
+    assert remark.endswith("; went on from epoch 1, step 0 with the learning rate 0.13")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX's signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "not kept"])
+def test_a_signal_finishes_the_step_and_saves(number: signal.Signals, code: int, kept: bool, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    out = ["--out", str(run)] if kept else []
+    # Tests may be run in the background, where Ctrl-C is ignored, and what is ignored is inherited.
+    command = ["import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"]
+    command = [sys.executable, "-c", command[0] + "; from mlp_xp.cli import main; sys.exit(main())"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*command, "train", *QUICK, "--epochs", "100000", *out], stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(number)
+        lines, errors = process.communicate(timeout=60)
+    said = errors.decode()
+    assert process.returncode == code
+    assert f"mlp-xp: {number.name}: finishing the step, and saving if asked to; once more stops at once\n" in said
+    n_epochs = 1 + len(lines.splitlines())
+    what = (
+        f"what it has learnt is kept; go on with: mlp-xp train --resume {run}" if kept else "nothing is kept, for want"
+    )
+    assert f"mlp-xp: interrupted after {n_epochs} epochs; {what}" in said
+    if kept:
+        assert main(["train", "--resume", str(run), "--epochs", str(n_epochs + 1)]) == 0
+        assert len((run / "curve.jsonl").read_text().splitlines()) == n_epochs + 1
+        assert main(["verify", str(run)]) == 0
