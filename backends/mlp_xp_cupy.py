@@ -67,6 +67,11 @@ class CuPyBackend(Backend):
             "device_kind": properties["name"].decode(),
         }
 
+    def failure(self, error: Exception) -> Exception | None:
+        # Memory that does not suffice is a MemoryError of Python's already, and names the size.
+        errors = cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError
+        return self.lost(error) if isinstance(error, errors) else None
+
     def synchronize(self) -> None:
         with CAPTURING:
             self.device.synchronize()

@@ -24,6 +24,10 @@ MANY_SEGMENTS = 32
 """Of which a processor adds up the rows one by one sooner than by a product."""
 
 
+LOST = ("INTERNAL", "UNAVAILABLE", "ABORTED", "DATA_LOSS", "UNKNOWN")
+"""How XLA's errors begin when a device, not what it was asked for, is to blame."""
+
+
 def _devices() -> dict[str, Any]:
     """Return name -> device over all platforms, JAX's default first."""
     found = {}
@@ -120,6 +124,16 @@ class JAXBackend(Backend):
             return super().segment_sum(x, segments, weights, n_segments)
         sums, totals = (jax.ops.segment_sum(rows, segments, n_segments) for rows in (x * weights[:, None], weights))
         return self.isolate(sums), totals
+
+    def failure(self, error: Exception) -> Exception | None:
+        if not isinstance(error, jax.errors.JaxRuntimeError):
+            return None
+        status, _, text = str(error).partition(": ")
+        if status == "RESOURCE_EXHAUSTED":
+            return MemoryError(text.partition("\n")[0].rstrip("."))
+        if self._first.platform != "cpu" and status in LOST:
+            return self.lost(error)
+        return None
 
     def synchronize(self) -> None:
         jax.block_until_ready(jax.live_arrays())  # JAX has no wait for all that a device was asked to do

@@ -37,6 +37,16 @@ class TorchBackend(Backend):
             raise DataError(f"this PyTorch tensor is sparse ({array.layout}); call its to_dense() first")
         return super().device_of(array)
 
+    def failure(self, error: Exception) -> Exception | None:
+        text = str(error).partition("\n")[0]
+        if isinstance(error, torch.OutOfMemoryError) or (
+            isinstance(error, RuntimeError) and "DefaultCPUAllocator" in text
+        ):
+            return MemoryError(text)
+        if isinstance(error, RuntimeError) and "CUDA error" in text:
+            return self.lost(error)
+        return None
+
     def asarray(self, host: np.ndarray[Any, Any], dtype: str | None = None) -> Array:
         # A copy in C order, since PyTorch takes no negative strides.
         return torch.from_numpy(np.array(host, dtype=dtype, order="C")).to(self.device)

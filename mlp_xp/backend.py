@@ -22,7 +22,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from mlp_xp.array_types import Array, Namespace, PyTree, leaves, rebuild
-from mlp_xp.errors import BackendUnavailable, MLPXPError, UnknownBackend
+from mlp_xp.errors import BackendUnavailable, DeviceLost, MLPXPError, UnknownBackend
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,6 +144,36 @@ class Backend(ABC):
 
     def synchronize(self) -> None:  # noqa: B027 - a library that computes at once has nothing to wait for
         """Wait until the device has done all that was asked of it."""
+
+    def failure(self, error: Exception) -> Exception | None:  # noqa: ARG002 - by default no error is looked at
+        """Return what an error of the library means.
+
+        Returns
+        -------
+        MemoryError or DeviceLost or None
+            A `MemoryError` says which size was asked for, if the library does; None is for any other error.
+        """
+        return None
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Turn errors of the library inside the ``with`` block into what `failure` says they mean."""
+        try:
+            yield
+        except MLPXPError:
+            raise
+        except Exception as error:
+            if (meaning := self.failure(error)) is not None:
+                raise meaning from error
+            raise
+
+    def lost(self, error: Exception) -> DeviceLost:
+        """Return the error to raise if the device does not work any more."""
+        reason = str(error).strip().partition("\n")[0]
+        return DeviceLost(
+            f"backend {self.name!r}: the device {self.device} stopped working: {reason}; see to it (nvidia-smi shows "
+            "what it does), or go on with another --backend or --device"
+        )
 
     def scan(
         self, step: Step, carry: PyTree, xs: tuple[Array, ...], constants: PyTree = ()

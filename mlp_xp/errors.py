@@ -33,6 +33,10 @@ class UnknownBackend(MLPXPError, LookupError):  # noqa: N818 - reads as the othe
     """No backend of that name is installed; the text lists the known ones, closest first."""
 
 
+class DeviceLost(MLPXPError, RuntimeError):  # noqa: N818 - an event
+    """A device stopped working in the middle of the work; the text holds its library's reason."""
+
+
 class TrainingDiverged(MLPXPError, ArithmeticError):  # noqa: N818 - names an event
     """The loss stopped being finite; the text names the epoch and the step."""
 

@@ -105,12 +105,13 @@ class Model:
             raise DataError(f"features of shape {host.shape}: the network takes one or more rows of {wanted}")
         place = self.backend, self.dtype, self.arithmetic
         rows: Rows
-        if isinstance(host, StoredTable):
-            rows = StoredRows(host, None, source, *place)
-        else:
-            rows = DeviceRows(DeviceData(features_to_device(host, *place, source), None), self.backend)
-        step = PredictionStep(self.objective, self.scale, self.arithmetic)
-        values = self._join([values for (values,) in self._infer(step, rows, len(host))], len(host))
+        with self.backend.working():
+            if isinstance(host, StoredTable):
+                rows = StoredRows(host, None, source, *place)
+            else:
+                rows = DeviceRows(DeviceData(features_to_device(host, *place, source), None), self.backend)
+            step = PredictionStep(self.objective, self.scale, self.arithmetic)
+            values = self._join([values for (values,) in self._infer(step, rows, len(host))], len(host))
         return Prediction(self._labels(values), values)
 
     def evaluate(self, rows: Rows) -> Evaluation:

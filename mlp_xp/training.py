@@ -160,6 +160,8 @@ def train(
         If a loss or a parameter is not finite, or the loss explodes: names the step, the layer and the likely cause.
     TrainingInterrupted
         If ``stop`` says so; it holds the checkpoint to go on from.
+    MemoryError, DeviceLost
+        If memory does not suffice, or the device stops working.
     """
     each = train_each(
         settings,
@@ -200,15 +202,16 @@ def train_each(
     if on_divergence not in ON_DIVERGENCE:
         raise SettingsError(f"on_divergence = {on_divergence!r}: must be {' or '.join(ON_DIVERGENCE)}")
     _check_kind(data)
-    trainer = Trainer(settings, data.train, backend, initial, replicas)
-    check_targets(settings, data.test, "test")
-    test_rows = open_rows(data.test, backend, settings.dtype, trainer.arithmetic.for_inference())
-    if start is None:
-        digests = data.train.digest(), data.test.digest()
-        chains = [first_link(replace(settings, seed=seed), *digests) for seed in trainer.seeds]
-        start = trainer.checkpoints(-1, chains)
-    else:
-        trainer.restore(start)
+    with backend.working():
+        trainer = Trainer(settings, data.train, backend, initial, replicas)
+        check_targets(settings, data.test, "test")
+        test_rows = open_rows(data.test, backend, settings.dtype, trainer.arithmetic.for_inference())
+        if start is None:
+            digests = data.train.digest(), data.test.digest()
+            chains = [first_link(replace(settings, seed=seed), *digests) for seed in trainer.seeds]
+            start = trainer.checkpoints(-1, chains)
+        else:
+            trainer.restore(start)
     course = _Course(trainer, test_rows, tuple(start), stop, dict(learning_rates), largest_growth)
     return course.run(on_pretrained, rolls_back=on_divergence == "rollback")
 
@@ -246,7 +249,8 @@ class _Course:
             if self.stop():
                 raise TrainingInterrupted(self.good)
             try:
-                records = self._run_epoch(epoch, rollbacks)
+                with self.trainer.backend.working():
+                    records = self._run_epoch(epoch, rollbacks)
             except TrainingDiverged as error:
                 n_rollbacks += 1
                 if not rolls_back or n_rollbacks > MOST_ROLLBACKS:
@@ -260,13 +264,14 @@ class _Course:
             yield records
 
     def _pretrain(self, on_pretrained: Callable[[Pretrained], None] | None) -> None:
-        for pretrained in self.trainer.pretrain():
-            stage, epoch, losses = pretrained
-            self._check_losses(_by_network(losses), f"pre-training of layer {stage}, epoch {epoch}, ", None)
-            if on_pretrained is not None:
-                on_pretrained(pretrained)
-            if self.stop():
-                raise TrainingInterrupted(self.good)
+        with self.trainer.backend.working():
+            for pretrained in self.trainer.pretrain():
+                stage, epoch, losses = pretrained
+                self._check_losses(_by_network(losses), f"pre-training of layer {stage}, epoch {epoch}, ", None)
+                if on_pretrained is not None:
+                    on_pretrained(pretrained)
+                if self.stop():
+                    raise TrainingInterrupted(self.good)
         self.good = self.trainer.checkpoints(-1, [each.chain for each in self.good])
 
     def _roll_back(self, reason: str) -> Rollback:
