@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
+import os
 import socket
 import threading
+import time
 import tracemalloc
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, NamedTuple
@@ -51,10 +54,88 @@ REPLIES = {
 }
 
 
+asked: list[tuple[str, str | None, str | None]] = []
+"""Of every request for a file that comes in parts: its path, its range, and of which version it wants the rest."""
+HALF = len(GOOD) // 2
+TWO = gzip.compress(CONTENT[::-1])
+"""Of the right length when it is unpacked, and with another digest."""
+
+
 class Handler(BaseHTTPRequestHandler):
-    """Serves `REPLIES`."""
+    """Serves `REPLIES`, and files that come in parts."""
 
     def do_GET(self) -> None:
+        part = getattr(self, f"send_{self.path.strip('/').replace('-', '_')}", None)
+        if part is None:
+            self.reply()
+            return
+        wanted = self.headers["Range"]
+        asked.append((self.path, wanted, self.headers["If-Range"]))
+        try:
+            part(int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the client had enough
+
+    def send(self, status: int, body: bytes, length: int, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(length), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def send_in_thirds(self, first: int) -> None:
+        """Send a third, and then no more."""
+        end, given = first + len(GOOD) // 3 + 1, f"bytes {first}-{len(GOOD) - 1}/{len(GOOD)}"
+        status = 206 if first else 200
+        self.send(status, GOOD[first:end], len(GOOD) - first, Content_Range=given, ETag='"one"')
+
+    def send_without_ranges(self, _: int) -> None:
+        """Send half at first, and all when it is asked again."""
+        self.send(200, GOOD[:HALF] if len(asked) == 1 else GOOD, len(GOOD))
+
+    def send_other_range(self, first: int) -> None:
+        """Send another part than the one that was asked for."""
+        if first:
+            self.send(206, GOOD[first - 1 :], len(GOOD) - first + 1, Content_Range=f"bytes {first - 1}-9/9")
+        else:
+            self.send(200, GOOD[:HALF], len(GOOD))
+
+    def send_two_files(self, first: int) -> None:
+        """Send the end of the right file after the beginning of another one; and all of it when it is asked anew."""
+        if first:
+            self.send(206, TWO[first:], len(TWO) - first, Content_Range=f"bytes {first}-")
+        elif len(asked) == 1:
+            self.send(200, TWO[:HALF], len(TWO))
+        else:
+            self.send(200, GOOD, len(GOOD))
+
+    def send_trickle(self, first: int) -> None:
+        """Send a byte now and then."""
+        self.send(206 if first else 200, b"", len(GOOD) - first, Content_Range=f"bytes {first}-")
+        for i in range(first, len(GOOD)):
+            self.wfile.write(GOOD[i : i + 1])
+            time.sleep(0.02)
+
+    def send_silence(self, first: int) -> None:
+        """Send half, then nothing for long, without an end."""
+        self.send(
+            206 if first else 200,
+            GOOD[first : None if first else HALF],
+            len(GOOD) - first,
+            Content_Range=f"bytes {first}-",
+        )
+        time.sleep(0.0 if first else 0.6)
+
+    def send_to_a_file(self, _: int) -> None:
+        self.send(302, b"", 0, Location="file:///etc/hostname")
+
+    def send_to_ftp(self, _: int) -> None:
+        self.send(302, b"", 0, Location="ftp://127.0.0.1/x")
+
+    def send_to_another(self, _: int) -> None:
+        self.send(302, b"", 0, Location="/good")
+
+    def reply(self) -> None:
         reply = REPLIES.get(self.path, Reply(b"", 0, 404))
         self.send_response(reply.status)
         if reply.length is not None:
@@ -94,7 +175,7 @@ def names(folder: Path) -> list[str]:
 
 
 def fetch(target: Path, *urls: str, timeout: float = 5.0) -> Path:
-    return download(urls, target, size=len(CONTENT), sha256=DIGEST, timeout=timeout)
+    return download(urls, target, size=len(CONTENT), sha256=DIGEST, timeout=timeout, pause=0.0)
 
 
 @pytest.mark.parametrize("path", ["/good", "/no-length"])
@@ -213,3 +294,69 @@ def test_the_bar_is_for_terminals(
     download([server + "/good"], target, size=len(CONTENT), sha256=DIGEST, progress=progress)
     assert ("file.gz: 100%" in stream.getvalue()) is shown
     assert bool(stream.getvalue()) is shown
+
+
+@pytest.fixture(autouse=True)
+def _nothing_asked_yet() -> None:
+    asked.clear()
+
+
+def test_what_is_cut_off_is_taken_up(server: str, target: Path) -> None:
+    assert fetch(target, server + "/in-thirds").read_bytes() == GOOD
+    third = len(GOOD) // 3 + 1
+    assert asked == [
+        ("/in-thirds", None, None),
+        ("/in-thirds", f"bytes={third}-", '"one"'),
+        ("/in-thirds", f"bytes={2 * third}-", '"one"'),
+    ]
+
+
+@pytest.mark.parametrize(("path", "n_times"), [("/without-ranges", 2), ("/two-files", 3)])
+def test_what_does_not_fit_together_is_fetched_anew(server: str, target: Path, path: str, n_times: int) -> None:
+    assert fetch(target, server + path).read_bytes() == GOOD
+    assert [wanted for _, wanted, _ in asked] == [None, f"bytes={HALF}-", None][:n_times]
+    assert names(target.parent) == [target.name]
+
+
+def test_what_is_silent_for_too_long_is_taken_up(server: str, target: Path) -> None:
+    assert fetch(target, server + "/silence", timeout=0.2).read_bytes() == GOOD
+    assert [wanted for _, wanted, _ in asked] == [None, f"bytes={HALF}-"]
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/other-range", rf"it sent bytes {HALF - 1}-9/9 where bytes {HALF}- were asked for"),
+        ("/trickle", r"it sent \d+ bytes in 0 s"),
+        ("/to-a-file", "HTTP Error 302: "),
+        ("/to-ftp", "unknown url type: ftp"),
+    ],
+)
+def test_a_server_that_misbehaves_is_given_up(server: str, target: Path, path: str, reason: str) -> None:
+    with pytest.raises(DownloadError, match=rf"file\.gz could not be downloaded:\n  {server}{path}: .*{reason}"):
+        fetch(target, server + path, timeout=0.15)
+    assert names(target.parent) == []
+
+
+def test_a_redirection_is_followed(server: str, target: Path) -> None:
+    assert fetch(target, server + "/to-another").read_bytes() == GOOD
+
+
+def test_a_full_disk_is_said_once(server: str, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DownloadError, match=rf"^{target.parent}: cannot be written to \(No space left on device\); "):
+        fetch(target, server + "/good", server + "/no-length")
+    assert names(target.parent) == []
+
+
+def test_what_a_killed_process_left_is_removed_in_time(server: str, target: Path) -> None:
+    target.parent.mkdir(parents=True)
+    old, young = (target.parent / f".{target.name}.{name}.part" for name in ("old", "young"))
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    fetch(target, server + "/good")
+    assert sorted(names(target.parent)) == sorted([target.name, young.name])
