@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def open_regular(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading bytes.
+def open_regular(path: Path, *, buffering: int = -1) -> Iterator[BinaryIO]:
+    """Open a file for reading bytes; ``buffering`` as of `open`.
 
     Raises
     ------
@@ -21,9 +22,12 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
     """
     # Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - it is open already
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError("it is a folder, a pipe or a device, not a file")
+    if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise OSError("it is a pipe or a device, not a file")
+    with open(descriptor, "rb", buffering=buffering) as file:  # noqa: PTH123 - it is open already
         yield file
 
 

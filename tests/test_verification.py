@@ -638,9 +638,9 @@ UNUSABLE: dict[str, tuple[Alteration, str]] = {
         "steps.csv, line 4: not a step's record: the loss is '1', not a float",
     ),
     "a step beyond counting": (line(STEPS, 4, "0,9999999999,1.0"), "steps.csv, line 4: not a step's record: "),
-    "a pipe for a curve": (into_pipe(CURVE), "curve.jsonl: cannot be read: it is a folder, a pipe or a device, not a"),
-    "a pipe for weights": (into_pipe(WEIGHTS), "weights.safetensors: cannot be read: it is a folder, a pipe or a"),
-    "a pipe for the run": (into_pipe("run.json"), "run.json: cannot be read: it is a folder, a pipe or a device, not"),
+    "a pipe for a curve": (into_pipe(CURVE), "curve.jsonl: cannot be read: it is a pipe or a device, not a"),
+    "a pipe for weights": (into_pipe(WEIGHTS), "weights.safetensors: cannot be read: it is a pipe or a"),
+    "a pipe for the run": (into_pipe("run.json"), "run.json: cannot be read: it is a pipe or a device, not"),
     "a run of a mebibyte": (
         lambda folder: (folder / "run.json").write_text(" " * (1 << 20) + "{}"),
         "run.json: cannot be read: it has more than 1,048,576 bytes",

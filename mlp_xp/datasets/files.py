@@ -8,15 +8,17 @@ import os
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from mlp_xp.errors import DataError
+from mlp_xp.reading import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 24
+_BUFFER = 1 << 17
 
 
 def data_error(place: object, problem: str, remedy: str) -> DataError:
@@ -34,6 +36,46 @@ def exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - Path.exists raises for closed folders and overlong names
 
 
+def most_inflated(size: int) -> int:
+    """Return how many bytes may come out of a compressed file of ``size`` bytes: far more than of any honest data.
+
+    Deflate alone can make a thousand of one, and others a million; MNIST's images have 4.7.
+    """
+    return max(1 << 24, 100 * size)
+
+
+class _Inflated(io.RawIOBase):
+    """What comes out of a gzip file, up to a limit."""
+
+    def __init__(self, inflated: gzip.GzipFile, path: Path, most: int) -> None:
+        self._inflated, self._path, self._most = inflated, path, most
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._inflated.readinto(buffer)
+        if self._inflated.tell() > self._most:
+            raise data_error(
+                self._path,
+                f"inflates to more than {self._most:,} bytes, a hundred times its size, as no honest data do",
+                "decompress it yourself (gunzip) if you trust it",
+            )
+        return count
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_END:
+            while self.readinto(memoryview(bytearray(_BUFFER))):
+                pass  # the end is where nothing more comes out
+        return self._inflated.seek(offset, io.SEEK_CUR if whence == io.SEEK_END else whence)
+
+    def tell(self) -> int:
+        return self._inflated.tell()
+
+
 @contextmanager
 def open_binary(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for reading bytes, decompressed if it is gzip (its first two bytes say, not its name).
@@ -44,10 +86,11 @@ def open_binary(path: Path) -> Iterator[IO[bytes]]:
         Inside the ``with`` block or at its start, if the file cannot be read or its compression is broken.
     """
     try:
-        with _reading(path), path.open("rb") as raw:
-            if raw.peek(2)[:2] == _GZIP_MAGIC:
+        with _reading(path), open_regular(path) as raw:
+            if cast("io.BufferedReader", raw).peek(2)[:2] == _GZIP_MAGIC:
                 with gzip.GzipFile(fileobj=raw) as inflated:
-                    yield cast("IO[bytes]", inflated)
+                    most = most_inflated(os.fstat(raw.fileno()).st_size)
+                    yield io.BufferedReader(_Inflated(inflated, path, most), _BUFFER)
             else:
                 yield raw
     except (zlib.error, EOFError) as error:
@@ -57,8 +100,8 @@ def open_binary(path: Path) -> Iterator[IO[bytes]]:
 @contextmanager
 def open_unbuffered(path: Path) -> Iterator[io.FileIO]:
     """Open a file for reading bytes as they are, straight into the memory of an array; raises as `open_binary`."""
-    with _reading(path), path.open("rb", buffering=0) as raw:
-        yield raw
+    with _reading(path), open_regular(path, buffering=0) as raw:
+        yield cast("io.FileIO", raw)
 
 
 @contextmanager
@@ -80,7 +123,7 @@ def announce(file: io.FileIO, offset: int, length: int) -> None:
 
 def is_plain(stream: IO[bytes]) -> bool:
     """Tell whether a file of `open_binary` is not compressed, so that any part of it can be read by itself."""
-    return isinstance(stream, io.BufferedReader)
+    return isinstance(stream, io.BufferedReader) and isinstance(stream.raw, io.FileIO)
 
 
 def file_state(stream: IO[bytes] | io.FileIO) -> tuple[int, int]:

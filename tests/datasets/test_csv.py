@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -264,3 +266,38 @@ def test_any_text_gives_numbers_or_a_data_error(path: Path, text: str | bytes, h
     else:
         assert got.ndim == 2
         assert np.isfinite(got).all()
+
+
+def test_a_pipe_is_no_table(tmp_path: Path) -> None:
+    """To open one would wait until somebody writes to it."""
+    os.mkfifo(tmp_path / "x.csv")
+    with pytest.raises(
+        DataError, match=r"x\.csv: cannot be read \(it is a pipe or a device, not a file\); check the path"
+    ):
+        csv.read_table(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("header", [True, False, None])
+def test_a_small_file_that_inflates_beyond_all_bounds(tmp_path: Path, header: bool | None) -> None:
+    """A line after line of zeros is a thousandth of its size; ten megabytes of it are believed, twenty are not."""
+    line, path = b"0,0,0,0,0,0,0,0\n", tmp_path / "x.csv.gz"
+    path.write_bytes(gzip.compress(line * 600_000))
+    assert csv.read_table(path, header=False).shape == (600_000, 8)
+    path.write_bytes(gzip.compress(line * 1_300_000))
+    with pytest.raises(
+        DataError, match=r"x\.csv\.gz: inflates to more than 16,777,216 bytes, .*; decompress it yourself"
+    ):
+        csv.read_table(path, header=header)
+
+
+def test_one_line_without_an_end_does_not_fill_the_memory(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv.gz"
+    path.write_bytes(gzip.compress(b"0" * 100_000_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"inflates to more than 16,777,216 bytes"):
+            csv.read_table(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100_000_000

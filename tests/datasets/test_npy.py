@@ -172,8 +172,20 @@ def test_a_zip_that_promises_what_it_cannot_hold(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", header)
         archive.getinfo("x.npy").file_size = size + len(header)
-    with pytest.raises(DataError, match=r"t\.npz: x cannot hold 1,099,511,62\d,\d+ bytes in \d+; "):
+    with pytest.raises(DataError, match=r"t\.npz: x has 1,099,511,62\d,\d+ bytes in \d+, as no honest data do; "):
         load(path)
+
+
+def test_an_archive_that_inflates_beyond_all_bounds(tmp_path: Path) -> None:
+    """Twenty million zeros in a hundred times fewer bytes; as many that are saved plainly are as good as any."""
+    features = np.zeros((2_000, 10_000), np.uint8)
+    np.savez_compressed(tmp_path / "small.npz", x=features, y=np.arange(2_000) % 2)
+    with pytest.raises(
+        DataError, match=r"small\.npz: x has 20,000,128 bytes in \d\d,\d+, as no honest data do; save it"
+    ):
+        load(tmp_path / "small.npz")
+    np.savez(tmp_path / "large.npz", x=features, y=np.arange(2_000) % 2)
+    assert load(tmp_path / "large.npz").n_samples == 2_000
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4", b"PK\5\6" + bytes(18)])
