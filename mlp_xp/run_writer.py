@@ -142,6 +142,8 @@ class RunWriter:
             return
         with self._writing():
             self._note(rollbacks)
+            for name in (STEPS, CURVE) if self.curve else ():
+                append(self.folder / name, b"", durable=True)  # what was not urgent before
             self._write_checkpoint(checkpoint)
 
     def _write_checkpoint(self, checkpoint: Checkpoint) -> None:

@@ -1,0 +1,172 @@
+"""Every loader of files from strangers, as a function that one file's content is tried on.
+
+A target writes the content where the loader looks for it and calls the loader. What may come of it is a result or one
+of the project's own errors; anything else, or more than a second, or more memory than twice the file and 50 MB, is a
+finding. Memory is what the kernel counts as the process's largest resident size while the loader ran, beyond what was
+resident before.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import shutil
+import struct
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import mlp_xp
+from mlp_xp.datasets import csv, idx, npy
+from mlp_xp.datasets.targets import to_dataset
+from mlp_xp.errors import MLPXPError
+from mlp_xp.neural_network import MLPClassifier, load, save
+from mlp_xp.recorded import load_model
+from mlp_xp.resuming import RecordedTraining
+from mlp_xp.verification import RecordedRun, check_files
+
+MOST_SECONDS = 1.0
+ALLOWANCE = 50e6
+"""Bytes of memory beyond twice the file."""
+
+
+class Target(NamedTuple):
+    """A loader.
+
+    Attributes
+    ----------
+    seeds : list of bytes
+        Files that it can read.
+    path : Path
+        Where it looks.
+    read : callable
+    """
+
+    seeds: list[bytes]
+    path: Path
+    read: Callable[[], object]
+
+
+class Cost(NamedTuple):
+    """Of a single file."""
+
+    seconds: float
+    memory: float
+
+
+def make_targets(folder: Path) -> dict[str, Target]:
+    """Return all targets by name; they work in a folder."""
+    targets = {**_of_data(folder), **_of_runs(folder)}
+    estimator = folder / "estimator.safetensors"
+    targets["estimator"] = Target([_estimator(estimator)], estimator, lambda: load(estimator))
+    return targets
+
+
+def try_file(target: Target, content: bytes) -> tuple[Cost, str | None]:
+    """Read a file, and return what that cost and what is wrong with it, if anything is."""
+    target.path.write_bytes(content)
+    before, begin, wrong = _resident(reset=True), time.perf_counter(), None
+    try:
+        target.read()
+    except MLPXPError as error:
+        if not str(error).strip():
+            wrong = "an error without a word"
+    except BaseException as error:
+        wrong = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
+    cost = Cost(time.perf_counter() - begin, max(0, _resident() - before))
+    if wrong is None and cost.seconds > MOST_SECONDS:
+        wrong = f"{cost.seconds:.2f} s"
+    if wrong is None and cost.memory > 2 * len(content) + ALLOWANCE:
+        wrong = f"{cost.memory / 1e6:.0f} MB of memory for {len(content):,} bytes"
+    return cost, wrong
+
+
+def _resident(*, reset: bool = False) -> int:
+    """Return the largest resident size since the last reset, in bytes, on Linux."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def _of_data(folder: Path) -> dict[str, Target]:
+    table = np.column_stack([np.arange(6) % 3, np.arange(18).reshape(6, 3) / 4])
+    lines = "\n".join(",".join(map(str, row)) for row in table.tolist())
+    bytes_only = np.arange(24, dtype=np.uint8).reshape(6, 4)
+    tables = [table, table.astype(">f4"), np.asfortranarray(table), bytes_only, table > 1, table.astype(np.int64)]
+
+    def data_set(kind: str, reader: Callable[[Path], object], seeds: list[bytes]) -> dict[str, Target]:
+        path = folder / f"data.{kind}"
+        return {kind: Target(seeds, path, lambda: to_dataset("fuzz", reader(path)))}  # type: ignore[arg-type]
+
+    texts = [
+        lines.encode(),
+        f"label,a,b,c\n{lines}\n".encode(),
+        b'"1",2\r\n0,3\r\n',
+        b"0,1\n\n1,255\n",
+        b"0,1e5\n1,-.5\n",
+    ]
+    archives = [
+        _saved(np.savez, x=table[:, 1:], y=table[:, 0]),
+        _saved(np.savez_compressed, X=bytes_only, labels=[0] * 6),
+    ]
+    images = [_idx(bytes_only, 0x08), _idx(table.astype(">f4"), 0x0D), _idx(bytes_only.reshape(6, 2, 2), 0x08)]
+    labels = folder / "labels"
+    labels.write_bytes(_idx(np.arange(6, dtype=np.uint8), 0x08))
+    return {
+        **data_set("csv", csv.read, texts),
+        **data_set("csv.gz", csv.read, [gzip.compress(text) for text in texts]),
+        **data_set("npy", npy.read, [_saved(np.save, arr=each) for each in tables]),
+        **data_set("npz", npy.read_archive, archives),
+        **data_set("idx", partial(idx.read_pair, labels=labels), images),
+        **data_set("idx.gz", partial(idx.read_pair, labels=labels), [gzip.compress(each) for each in images]),
+    }
+
+
+def _of_runs(folder: Path) -> dict[str, Target]:
+    backend, data = mlp_xp.open_backend("numpy"), mlp_xp.load("digits").split()
+    settings = mlp_xp.Settings(hidden_layer_sizes=(2,), batch_size=700, epochs=2)
+    whole = folder / "whole"
+    list(mlp_xp.record(whole, settings, data, backend, mlp_xp.train(settings, data, backend)))
+    (whole / "loss.png").unlink()
+
+    def verify(run: Path) -> None:
+        check_files(RecordedRun(run), data)
+
+    def go_on(run: Path) -> None:
+        RecordedTraining(run).release()
+
+    readers: dict[str, tuple[str, Callable[[Path], object]]] = {
+        "run.json": ("run.json", lambda run: (load_model(run, backend), go_on(run))),
+        "curve.jsonl": ("curve.jsonl", verify),
+        "steps.csv": ("steps.csv", verify),
+        "weights": ("weights.safetensors", lambda run: load_model(run, backend)),
+        "checkpoint": ("checkpoints/epoch-0001.safetensors", go_on),
+    }
+    targets = {}
+    for name, (file, reader) in readers.items():
+        run = folder / f"run-{name}"
+        shutil.copytree(whole, run)
+        targets[name] = Target([(run / file).read_bytes()], run / file, partial(reader, run))
+    return targets
+
+
+def _estimator(path: Path) -> bytes:
+    features = np.random.default_rng(0).normal(size=(40, 3))
+    classifier = MLPClassifier((2,), max_iter=50, early_stopping=True, n_iter_no_change=1, random_state=0)
+    save(classifier.fit(features, np.arange(40) % 2), path)
+    return path.read_bytes()
+
+
+def _saved(function: Callable[..., None], **arrays: object) -> bytes:
+    buffer = io.BytesIO()
+    function(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _idx(array: np.ndarray, kind: int) -> bytes:
+    return struct.pack(f">HBB{array.ndim}I", 0, kind, array.ndim, *array.shape) + array.tobytes()
