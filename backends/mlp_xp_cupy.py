@@ -18,6 +18,7 @@ except ModuleNotFoundError as error:
     raise BackendUnavailable(f"backend 'cupy': CuPy is not installed; {REMEDY}") from error
 
 import mlp_xp_cupy_namespace as xp
+from mlp_xp_cuda_errors import meaning
 from mlp_xp_cupy_graph import CAPTURING, Replays
 
 
@@ -68,9 +69,8 @@ class CuPyBackend(Backend):
         }
 
     def failure(self, error: Exception) -> Exception | None:
-        # Memory that does not suffice is a MemoryError of Python's already, and names the size.
-        errors = cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError
-        return self.lost(error) if isinstance(error, errors) else None
+        # What CuPy's pool could not get is a MemoryError of Python's already, and names the size.
+        return meaning(self, error) if isinstance(error, RuntimeError) else None
 
     def synchronize(self) -> None:
         with CAPTURING:

@@ -20,12 +20,14 @@ except ModuleNotFoundError as error:
 
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mlp_xp_cuda_errors import meaning
+
 MANY_SEGMENTS = 32
 """Of which a processor adds up the rows one by one sooner than by a product."""
 
 
-LOST = ("INTERNAL", "UNAVAILABLE", "ABORTED", "DATA_LOSS", "UNKNOWN")
-"""How XLA's errors begin when a device, not what it was asked for, is to blame."""
+LOST = ("UNAVAILABLE", "ABORTED", "DATA_LOSS")
+"""How XLA's errors begin when a device is to blame; "INTERNAL" may be CUDA's words, or a mistake of its compiler."""
 
 
 def _devices() -> dict[str, Any]:
@@ -131,9 +133,9 @@ class JAXBackend(Backend):
         status, _, text = str(error).partition(": ")
         if status == "RESOURCE_EXHAUSTED":
             return MemoryError(text.partition("\n")[0].rstrip("."))
-        if self._first.platform != "cpu" and status in LOST:
-            return self.lost(error)
-        return None
+        if self._first.platform == "cpu":
+            return None
+        return self.lost(error) if status in LOST else meaning(self, error)
 
     def synchronize(self) -> None:
         jax.block_until_ready(jax.live_arrays())  # JAX has no wait for all that a device was asked to do

@@ -17,6 +17,8 @@ except ModuleNotFoundError as error:
 
 import array_api_compat.torch as xp
 
+from mlp_xp_cuda_errors import meaning
+
 
 class TorchBackend(Backend):
     """PyTorch on the CPU or a CUDA device; its float32 products are float32 products by default."""
@@ -43,9 +45,7 @@ class TorchBackend(Backend):
             isinstance(error, RuntimeError) and "DefaultCPUAllocator" in text
         ):
             return MemoryError(text)
-        if isinstance(error, RuntimeError) and "CUDA error" in text:
-            return self.lost(error)
-        return None
+        return meaning(self, error) if isinstance(error, RuntimeError) else None
 
     def asarray(self, host: np.ndarray[Any, Any], dtype: str | None = None) -> Array:
         # A copy in C order, since PyTorch takes no negative strides.

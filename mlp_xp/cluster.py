@@ -169,7 +169,7 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
         self
         """
         self._validate_params()
-        with unchanged_if_refused(self):
+        with destination(X).working(), unchanged_if_refused(self):
             self._fit(X, sample_weight)
         n_found = len(np.unique(to_host(self.labels_)))
         if n_found < self.n_clusters:

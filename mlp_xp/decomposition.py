@@ -263,7 +263,7 @@ class PCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  # 
     def _fit(self, X: Any) -> Array:
         """Find the axes and return X as a floating array where it is."""
         self._validate_params()
-        with unchanged_if_refused(self):
+        with destination(X).working(), unchanged_if_refused(self):
             X, backend = take_features(self, X, reset=True)
             n, d = X.shape
             if n == 1:

@@ -123,7 +123,8 @@ class Model:
         """Return what `evaluate` does, of each of the networks side by side."""
         step, targets = EvaluationStep(self.objective, self.scale, self.arithmetic), rows.targets
         # Of the predictions only the labels are kept.
-        parts = [(losses, self._labels(values)) for losses, values in self._infer(step, rows, len(targets))]
+        with self.backend.working():
+            parts = [(losses, self._labels(values)) for losses, values in self._infer(step, rows, len(targets))]
         losses = np.atleast_2d(self._join([part for part, _ in parts], len(targets)))
         if self.n_classes is None:
             return [Evaluation(mean(of_one), None) for of_one in losses]

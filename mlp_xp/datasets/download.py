@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
@@ -86,11 +87,10 @@ def download(
             raise _unwritable(target, error) from error
         partial = Path(name)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with os.fdopen(handle, "wb", buffering=0) as file:  # so that closing it has nothing to write, and to fail
                 transfer = _Transfer(url, file, target, size, timeout, progress=progress)
                 _fetch(transfer, sha256, pause)
-                transfer.flush()
-            partial.replace(target)
+                transfer.keep(partial)
         except _Unwritable:
             raise
         except (OSError, HTTPException, ValueError, zlib.error) as error:
@@ -112,6 +112,7 @@ def _remove_old_parts(target: Path) -> None:
 
 def _fetch(transfer: _Transfer, sha256: str, pause: float) -> None:
     """Receive all of a file, in several attempts if need be, and check it."""
+    from http import HTTPStatus
     from http.client import HTTPException
     from urllib.error import HTTPError, URLError
 
@@ -121,15 +122,21 @@ def _fetch(transfer: _Transfer, sha256: str, pause: float) -> None:
             found = transfer.digest.hexdigest()
             if found == sha256:
                 return
-            if not transfer.taken_up:
-                raise DownloadError(f"the SHA-256 of its contents is {found}, not {sha256}")
-            transfer.restart()  # the two parts may have been of two files
-        except (HTTPError, _Unwritable):
+            raise DownloadError(f"the SHA-256 of its contents is {found}, not {sha256}")
+        except HTTPError as error:
+            if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not transfer.received:
+                raise
+            transfer.restart()  # there is no such rest: the file is another one by now
+        except _Unwritable:
             raise
         except (_CutOff, TimeoutError, ConnectionError, URLError, HTTPException):
             if attempt == ATTEMPTS or not transfer.received:
                 raise
             time.sleep(pause * 2 ** (attempt - 1))
+        except (DownloadError, zlib.error):
+            if not transfer.taken_up:
+                raise
+            transfer.restart()  # the two parts may have been of two files
     raise DownloadError("what came in several parts did not fit together")
 
 
@@ -187,7 +194,8 @@ class _Transfer:
 
     def _take(self, chunk: bytes) -> None:
         try:
-            self._file.write(chunk)
+            if self._file.write(chunk) < len(chunk):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise _unwritable(self._target, error) from error
         self.received += len(chunk)
@@ -197,11 +205,12 @@ class _Transfer:
         if self._inflated > self._size or self._inflate.unused_data:
             raise DownloadError(f"it goes on after the {self._size:,} bytes expected of its contents")
 
-    def flush(self) -> None:
-        """Wait until the disk has it."""
+    def keep(self, partial: Path) -> None:
+        """Wait until the disk has it, and give it its name."""
         try:
-            self._file.flush()
             os.fsync(self._file.fileno())
+            self._file.close()  # before it is renamed, as Windows wants it
+            partial.replace(self._target)
         except OSError as error:
             raise _unwritable(self._target, error) from error
 

@@ -184,12 +184,13 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     def _fit(
         self, X: Any, y: Any, sample_weight: Any, *, incremental: bool, classes: Any = None
     ) -> BaseMultilayerPerceptron:
-        with unchanged_if_refused(self):
+        with destination(X).working(), unchanged_if_refused(self):
             problem, parameters, plan = self._prepare(X, y, sample_weight, incremental, classes)
-        if plan is None:
-            parameters = fit_lbfgs(self, problem)
-        else:
-            parameters = fit_stochastic(self, problem, plan, parameters, incremental=incremental)
+        with problem.backend.working():
+            if plan is None:
+                parameters = fit_lbfgs(self, problem)
+            else:
+                parameters = fit_stochastic(self, problem, plan, parameters, incremental=incremental)
         self._remember(parameters)
         xp = problem.backend.xp
         arrays = [array for layer in parameters for array in layer]
@@ -364,7 +365,8 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         rows = DeviceRows(DeviceData(features, None), backend)
         step = PredictionStep(self._make_objective(self._layer_sizes), 1.0, arithmetic)
         n = X.shape[0]
-        ((values,),) = infer(step, parameters, rows, np.arange(n, dtype=np.int32), backend)
+        with backend.working():
+            ((values,),) = infer(step, parameters, rows, np.arange(n, dtype=np.int32), backend)
         return xp.astype(xp.reshape(values, (-1, self._layer_sizes[-1]))[:n, :], dtype, copy=False), backend
 
     def move_to(self, X: Any) -> BaseMultilayerPerceptron:

@@ -109,6 +109,20 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send(200, GOOD, len(GOOD))
 
+    def send_glued(self, first: int) -> None:
+        """Send the end of the right file after the beginning of another one, which its gzip trailer does not fit."""
+        if first or len(asked) > 1:
+            self.send(206 if first else 200, GOOD[first:], len(GOOD) - first, Content_Range=f"bytes {first}-")
+        else:
+            self.send(200, TWO[:HALF], len(TWO))
+
+    def send_no_such_rest(self, first: int) -> None:
+        """Know nothing of the rest, because the file is another one by now."""
+        if first:
+            self.send(416, b"", 0)
+        else:
+            self.send(200, TWO[:HALF] if len(asked) == 1 else GOOD, len(GOOD))
+
     def send_trickle(self, first: int) -> None:
         """Send a byte now and then."""
         self.send(206 if first else 200, b"", len(GOOD) - first, Content_Range=f"bytes {first}-")
@@ -311,7 +325,9 @@ def test_what_is_cut_off_is_taken_up(server: str, target: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("path", "n_times"), [("/without-ranges", 2), ("/two-files", 3)])
+@pytest.mark.parametrize(
+    ("path", "n_times"), [("/without-ranges", 2), ("/two-files", 3), ("/glued", 3), ("/no-such-rest", 3)]
+)
 def test_what_does_not_fit_together_is_fetched_anew(server: str, target: Path, path: str, n_times: int) -> None:
     assert fetch(target, server + path).read_bytes() == GOOD
     assert [wanted for _, wanted, _ in asked] == [None, f"bytes={HALF}-", None][:n_times]
@@ -350,6 +366,28 @@ def test_a_full_disk_is_said_once(server: str, target: Path, monkeypatch: pytest
     with pytest.raises(DownloadError, match=rf"^{target.parent}: cannot be written to \(No space left on device\); "):
         fetch(target, server + "/good", server + "/no-length")
     assert names(target.parent) == []
+
+
+def test_a_full_disk_is_said_once_at_whatever_byte(server: str, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a slow line's small chunks come: none may wait in a buffer, which closing the file would write once more."""
+    resource = pytest.importorskip("resource", reason="needs limits as POSIX has them")
+    monkeypatch.setattr("mlp_xp.datasets.download._CHUNK", 100)
+    # Writing beyond the limit of a file's size is refused as it is on a full disk.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (HALF, hard))
+    try:
+        with pytest.raises(DownloadError, match=rf"^{target.parent}: cannot be written to \("):
+            fetch(target, server + "/good", server + "/no-length")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(target.parent) == []
+
+
+def test_a_folder_in_the_way_is_said_once(server: str, target: Path) -> None:
+    target.mkdir(parents=True)
+    with pytest.raises(DownloadError, match=rf"^{target.parent}: cannot be written to \(Is a directory\); "):
+        fetch(target, server + "/good", server + "/no-length")
+    assert names(target.parent) == [target.name]
 
 
 def test_what_a_killed_process_left_is_removed_in_time(server: str, target: Path) -> None:
