@@ -1,6 +1,6 @@
 """Try the loaders on files that nobody would write: mutations of good ones, guided by what code they reach.
 
-    pip install atheris && python scripts/fuzz.py --inputs 1000000 --corpus tests/corpus --json scripts/results/fuzz.json
+    pip install -e '.[fuzz]' && python scripts/fuzz.py --inputs 1000000 --json scripts/results/fuzz.json
 
 Atheris (libFuzzer for Python) instruments this project and the parts of Python and NumPy that it reads files with, and
 keeps every input that reaches something new. What counts as a finding is said in `fuzz_targets`; its input is saved
@@ -109,9 +109,8 @@ def main() -> int:
         rows = list(pool.map(lambda name: run(name, options), options.loader))
     print(f"{sum(row['inputs'] for row in rows):,} inputs, {sum(len(row['findings']) for row in rows)} findings")
     if options.json:
-        options.json.write_text(
-            json.dumps({"largest_input": LARGEST, "seed": options.seed, "rows": rows}, indent=2) + "\n"
-        )
+        result = {"largest_input": LARGEST, "seed": options.seed, "rows": rows}
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
     return int(any(row["findings"] for row in rows))
 
 

@@ -103,13 +103,7 @@ def _of_data(folder: Path) -> dict[str, Target]:
         path = folder / f"data.{kind}"
         return {kind: Target(seeds, path, lambda: to_dataset("fuzz", reader(path)))}  # type: ignore[arg-type]
 
-    texts = [
-        lines.encode(),
-        f"label,a,b,c\n{lines}\n".encode(),
-        b'"1",2\r\n0,3\r\n',
-        b"0,1\n\n1,255\n",
-        b"0,1e5\n1,-.5\n",
-    ]
+    texts = [lines.encode(), f"label,a,b,c\n{lines}\n".encode(), b'"1",2\r\n0,3\r\n', b"0,1\n\n1,255\n0,1e5\n"]
     archives = [
         _saved(np.savez, x=table[:, 1:], y=table[:, 0]),
         _saved(np.savez_compressed, X=bytes_only, labels=[0] * 6),
@@ -140,8 +134,12 @@ def _of_runs(folder: Path) -> dict[str, Target]:
     def go_on(run: Path) -> None:
         RecordedTraining(run).release()
 
+    def describe(run: Path) -> None:
+        load_model(run, backend)
+        go_on(run)
+
     readers: dict[str, tuple[str, Callable[[Path], object]]] = {
-        "run.json": ("run.json", lambda run: (load_model(run, backend), go_on(run))),
+        "run.json": ("run.json", describe),
         "curve.jsonl": ("curve.jsonl", verify),
         "steps.csv": ("steps.csv", verify),
         "weights": ("weights.safetensors", lambda run: load_model(run, backend)),
