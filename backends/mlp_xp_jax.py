@@ -24,8 +24,6 @@ from mlp_xp_cuda_errors import meaning
 
 MANY_SEGMENTS = 32
 """Of which a processor adds up the rows one by one sooner than by a product."""
-
-
 LOST = ("UNAVAILABLE", "ABORTED", "DATA_LOSS")
 """How XLA's errors begin when a device is to blame; "INTERNAL" may be CUDA's words, or a mistake of its compiler."""
 

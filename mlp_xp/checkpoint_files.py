@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from mlp_xp import disk
@@ -22,7 +21,7 @@ from mlp_xp.checkpoint import LAYERS, OPTIMIZER, Checkpoint, Position, select
 from mlp_xp.digests import digest_arrays
 from mlp_xp.errors import RunError
 from mlp_xp.files import write_atomically
-from mlp_xp.recorded import list_checkpoints, read_tensors
+from mlp_xp.recorded import list_checkpoints, read_safetensors
 from mlp_xp.run_folder import CHECKPOINTS, INTERRUPTED, checkpoint_path
 
 if TYPE_CHECKING:
@@ -71,10 +70,8 @@ def read_checkpoint(path: Path, run: str) -> Checkpoint:
     RunError
         If the file cannot be read, is damaged, or is another run's.
     """
-    tensors = read_tensors(path)
+    tensors, metadata = read_safetensors(path)
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
         if (found := metadata["format"]) != FORMAT:
             raise ValueError(f"its format is {found!r}, not {FORMAT!r}")
         if metadata["run"] != run:
@@ -88,7 +85,7 @@ def read_checkpoint(path: Path, run: str) -> Checkpoint:
             raise ValueError(f"it has {losses.size} losses at {position}")
         first_loss = float(metadata["first_loss"]) if metadata["first_loss"] else None
         return Checkpoint(position.epoch - 1, metadata["sha256_chain"], tensors, losses, first_loss)
-    except (OSError, safetensors.SafetensorError, ValueError) as error:
+    except ValueError as error:
         raise RunError(f"{path}: not a checkpoint of this run: {error}") from error
     except KeyError as error:
         raise RunError(f"{path}: not a checkpoint to go on from: {error} is missing in its metadata") from error
@@ -97,18 +94,6 @@ def read_checkpoint(path: Path, run: str) -> Checkpoint:
 def interrupted_path(folder: Path) -> Path:
     """Return where the checkpoint within an epoch is, if there is one."""
     return folder / CHECKPOINTS / INTERRUPTED
-
-
-def list_paths(folder: Path) -> list[Path]:
-    """Return a run folder's checkpoints, the most promising first.
-
-    Raises
-    ------
-    RunError
-        If the folder of checkpoints cannot be read.
-    """
-    epochs = [checkpoint_path(folder, epoch) for epoch in reversed(list_checkpoints(folder))]
-    return [path for path in (interrupted_path(folder), *epochs) if path.exists()]
 
 
 def remove_all_but(folder: Path, epochs: set[int], *, interrupted: bool) -> None:

@@ -13,6 +13,9 @@ from pathlib import Path
 from mlp_xp import disk
 from mlp_xp.errors import RunError
 
+_LEFTOVER = re.compile(r"\.[^/]+\.[0-9a-f]{8}|\.[0-9a-f]{8}")
+"""Names of files that are written beside others, and of those that `make_folder` tries."""
+
 
 @contextlib.contextmanager
 def writing(path: Path | str, option: str = "--out", *, remedy: str | None = None) -> Iterator[None]:
@@ -60,6 +63,18 @@ def write_atomically(path: Path, content: bytes) -> None:
     disk.DISK.sync_folder(path.parent)
 
 
+def refuse_link(path: Path) -> None:
+    """Refuse to write through a link in a folder that a stranger may have made: it may lead anywhere.
+
+    Raises
+    ------
+    OSError
+        If it is one.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, f"{path.name} in it is a link to another place", str(path))
+
+
 def append(path: Path, content: bytes, *, durable: bool) -> None:
     """Add to a file's end, or begin it.
 
@@ -73,8 +88,7 @@ def append(path: Path, content: bytes, *, durable: bool) -> None:
     OSError
         If it cannot be written, or is a link; the file then ends where it did before, if the disk lets it.
     """
-    if path.is_symlink():
-        raise OSError(errno.ELOOP, f"{path.name} in it is a link to another place", str(path))
+    refuse_link(path)
     descriptor = disk.DISK.open_end(path)
     try:
         size = os.fstat(descriptor).st_size
@@ -98,8 +112,7 @@ def keep_lines(path: Path, n: int) -> None:
     OSError
         If it cannot be written, or is a link; it is then still whole.
     """
-    if path.is_symlink():
-        raise OSError(errno.ELOOP, f"{path.name} in it is a link to another place", str(path))
+    refuse_link(path)
     content = path.read_bytes() if path.exists() else b""
     kept = b"".join(line + b"\n" for line in content.split(b"\n", n)[:n])
     if kept != content:  # also a last line that is whole but for its end
@@ -117,9 +130,6 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.iterdir():
         if _LEFTOVER.fullmatch(path.name):
             disk.DISK.remove(path)
-
-
-_LEFTOVER = re.compile(r"\.[^/]+\.[0-9a-f]{8}|\.[0-9a-f]{8}")
 
 
 def make_folder(folder: Path) -> None:

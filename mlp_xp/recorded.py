@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import re
 import reprlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from mlp_xp.backend import Backend
 from mlp_xp.datasets.dataset import Dataset
+from mlp_xp.datasets.source import DataSource
 from mlp_xp.digests import Digests
 from mlp_xp.errors import RunError
 from mlp_xp.exactness import open_arithmetic
@@ -153,7 +154,13 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the tensors of a safetensors file.
+    """Return the tensors of a safetensors file; raises as `read_safetensors`."""
+    tensors, _ = read_safetensors(path)
+    return tensors
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Return the tensors of a safetensors file, and its metadata.
 
     Raises
     ------
@@ -162,13 +169,54 @@ def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
     """
     try:
         _check_header(path)
-        tensors: dict[str, NDArray[Any]] = safetensors.numpy.load_file(path)
+        with safetensors.safe_open(path, framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            return tensors, file.metadata() or {}
     except FileNotFoundError:
         raise RunError(f"{path} is missing: no epoch of this run was finished; train again") from None
     except (OSError, ValueError, safetensors.SafetensorError, AttributeError, KeyError, TypeError) as error:
         # The last three are what versions of safetensors raise for a type that NumPy does not have.
         raise unusable(path, f"cannot be read: {error}") from error
-    return tensors
+
+
+@contextlib.contextmanager
+def understanding(path: Path, kind: str) -> Iterator[None]:
+    """Turn what a description raises that is not of the kind into the error that says so.
+
+    Raises
+    ------
+    RunError
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise unusable(path, f"not the description of {kind}: {error} is missing") from error
+    except RunError:
+        raise
+    except (TypeError, ValueError, OverflowError, AttributeError) as error:  # a SettingsError is a ValueError
+        raise unusable(path, f"not a run's description: {error}") from error
+
+
+def read_source(description: Mapping[str, Any]) -> DataSource | None:
+    """Return where a run's data came from; None if they were arrays of a program's own."""
+    source = description["data"]["source"]
+    return None if source is None else DataSource.from_dict(source)
+
+
+def known_source(folder: Path, source: DataSource | None, remedy: str) -> DataSource:
+    """Return where a run's data came from.
+
+    Raises
+    ------
+    RunError
+        If it does not say.
+    """
+    if source is None:
+        raise RunError(
+            f"{folder}: the run does not say where its data are from, as it was trained on arrays of a program's own; "
+            f"{remedy}"
+        )
+    return source
 
 
 def _check_header(path: Path) -> None:

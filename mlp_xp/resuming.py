@@ -6,7 +6,6 @@ machine.
 
 from __future__ import annotations
 
-import copy
 import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from typing import Any
 
 from mlp_xp.backend import Backend
 from mlp_xp.checkpoint import Position
-from mlp_xp.checkpoint_files import read_checkpoint
+from mlp_xp.checkpoint_files import interrupted_path, read_checkpoint
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
 from mlp_xp.digests import digest_arrays, first_link
@@ -23,10 +22,20 @@ from mlp_xp.errors import RunError, SettingsError
 from mlp_xp.files import write_atomically, writing
 from mlp_xp.lock import FolderLock
 from mlp_xp.pretraining import Pretrained
-from mlp_xp.recorded import list_checkpoints, read_curve, read_description, read_replicas, read_steps, unusable
+from mlp_xp.recorded import (
+    known_source,
+    list_checkpoints,
+    read_curve,
+    read_description,
+    read_replicas,
+    read_source,
+    read_steps,
+    understanding,
+    unusable,
+)
 from mlp_xp.replica_runs import ReplicasWriter, describe_replica
 from mlp_xp.replicas import ReplicatedEpoch, settings_of_replicas, train_replicas
-from mlp_xp.run_folder import CHECKPOINTS, CURVE, INTERRUPTED, REPLICA, REPLICAS, RUN, STEPS, checkpoint_path
+from mlp_xp.run_folder import CHECKPOINTS, CURVE, REPLICA, REPLICAS, RUN, STEPS, checkpoint_path
 from mlp_xp.run_writer import Past, RunWriter, json_bytes, recorded
 from mlp_xp.runs import Alone, describe_data, describe_work
 from mlp_xp.settings import Settings
@@ -77,7 +86,7 @@ def resume(
     run = RecordedTraining(folder)
     try:
         return run.resume(
-            run.find_source().load() if data is None else data,
+            run.known_source().load() if data is None else data,
             backend,
             epochs=epochs,
             on_pretrained=on_pretrained,
@@ -154,7 +163,7 @@ class RecordedTraining:
         self.n_replicas = None
         path = self.folder / (RUN if self._whole is None else REPLICAS)
         first = self._whole or read_description(self.folder)
-        try:
+        with understanding(path, "a run that can go on"):
             if self._whole is not None:
                 self._networks = _replicas(self.folder, self._whole)
                 self.n_replicas = len(self._networks)
@@ -165,19 +174,11 @@ class RecordedTraining:
                 )
             else:
                 self._networks = [_Network(self.folder, first, Settings.from_dict(first["settings"]), Past())]
-            source = first["data"]["source"]
-            self.source = None if source is None else DataSource.from_dict(source)
+            self.source = read_source(first)
             work = (first["resumed"] or [first])[-1]["backend"]
             self.backend, self.device = str(work["name"]), str(work["device"])
             for network in self._networks:
                 _check_description(network.description)
-        except KeyError as error:
-            problem = f"not the description of a run that can go on: {error} is missing"
-            raise unusable(path, problem) from error
-        except RunError:
-            raise
-        except (TypeError, ValueError, OverflowError, AttributeError) as error:  # a SettingsError is a ValueError
-            raise unusable(path, f"not a run's description: {error}") from error
         self.settings = self._networks[0].settings
         self._find_past()
         checkpoint = self._networks[0].past.checkpoint
@@ -204,9 +205,9 @@ class RecordedTraining:
         """Return the files of a network's checkpoints, and where the training is at them."""
         folder = network.folder
         names = {checkpoint_path(folder, epoch).name: Position(epoch + 1, 0) for epoch in list_checkpoints(folder)}
-        if (path := folder / CHECKPOINTS / INTERRUPTED).exists():
+        if (path := interrupted_path(folder)).exists():
             try:
-                names[INTERRUPTED] = read_checkpoint(path, network.description["id"]).position
+                names[path.name] = read_checkpoint(path, network.description["id"]).position
             except RunError as error:
                 self.remarks.append(str(error))
         return names
@@ -224,20 +225,9 @@ class RecordedTraining:
             raise SettingsError(f"epochs = {settings.epochs}: the run has {done} already; give that many at least")
         return settings
 
-    def find_source(self, name: str | None = None) -> DataSource:
-        """Return what the data are to be loaded from; ``name`` says where they are now, if that is elsewhere.
-
-        Raises
-        ------
-        RunError
-            If the run does not say.
-        """
-        if self.source is None:
-            raise RunError(
-                f"{self.folder}: the run does not say where its data are from, as it was trained on arrays of a "
-                "program's own; go on there, with mlp_xp.resume(folder, backend, data)"
-            )
-        return self.source if name is None else replace(self.source, name=name)
+    def known_source(self) -> DataSource:
+        """Return what the data are to be loaded from; raises as `mlp_xp.recorded.known_source`."""
+        return known_source(self.folder, self.source, "go on there, with mlp_xp.resume(folder, backend, data)")
 
     def resume(
         self,
@@ -262,7 +252,11 @@ class RecordedTraining:
             many = train_replicas(settings, data, backend, self.n_replicas, start=start, **how)
         work = {**self.position._asdict(), **describe_work(backend)}
         whole = None if self.n_replicas is None else self.folder
-        writers = [self._writer(network, settings.epochs, work, whole) for network in self._networks]
+        for network in self._networks:
+            _go_on(network.description, settings.epochs, work, self.position)
+        writers = [
+            RunWriter(network.folder, network.description, network.past, whole=whole) for network in self._networks
+        ]
         if self._whole is None:
             return recorded(self._lock, writers, Alone(writers[0]), single)
         _go_on(self._whole, settings.epochs, work, self.position)
@@ -271,11 +265,6 @@ class RecordedTraining:
         replicas = ReplicasWriter(self.folder, self._whole, writers)
         replicas.begin_again()
         return recorded(self._lock, writers, replicas, many)
-
-    def _writer(self, network: _Network, epochs: int, work: dict[str, Any], whole: Path | None) -> RunWriter:
-        description = copy.deepcopy(network.description)
-        _go_on(description, epochs, work, self.position)
-        return RunWriter(network.folder, description, network.past, whole=whole)
 
     def _check(self, data: Split) -> None:
         """See that data and settings are those that the run has."""

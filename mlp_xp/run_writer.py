@@ -7,7 +7,6 @@ there. So what a checkpoint needs is there if it is; what is beyond it, a traini
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,15 @@ from mlp_xp.checkpoint import LAYERS, Checkpoint, select
 from mlp_xp.checkpoint_files import remove_all_but, safetensors_bytes, write_checkpoint
 from mlp_xp.divergence import Rollback
 from mlp_xp.errors import RunError, TrainingInterrupted
-from mlp_xp.files import append, keep_lines, make_folder, remove_leftovers, write_atomically, writing
+from mlp_xp.files import (
+    append,
+    keep_lines,
+    make_folder,
+    refuse_link,
+    remove_leftovers,
+    write_atomically,
+    writing,
+)
 from mlp_xp.lock import FolderLock
 from mlp_xp.replicas import ReplicatedEpoch
 from mlp_xp.run_folder import (
@@ -119,7 +126,7 @@ class RunWriter:
     def write(self, epoch: Epoch) -> None:
         """Add an epoch."""
         folder, checkpoint = self.folder, epoch.checkpoint()
-        due = self._every > 0 and (epoch.epoch + 1) % self._every == 0
+        due = self._is_due(epoch.epoch)
         with self._writing():
             self._note(epoch.rollbacks)
             append(folder / STEPS, _steps(epoch.epoch, epoch.step_losses), durable=due)
@@ -130,6 +137,10 @@ class RunWriter:
         self.curve.append(epoch.row())
         self.losses.append(epoch.step_losses)
 
+    def _is_due(self, epoch: int) -> bool:
+        """Tell whether a checkpoint is written after an epoch."""
+        return self._every > 0 and (epoch + 1) % self._every == 0
+
     def _note(self, rollbacks: Sequence[Rollback]) -> None:
         if rollbacks:
             self._description["rollbacks"] += [rollback._asdict() for rollback in rollbacks]
@@ -137,7 +148,7 @@ class RunWriter:
 
     def keep(self, checkpoint: Checkpoint, rollbacks: Sequence[Rollback]) -> None:
         """Write a checkpoint at which the training stops, unless it is there already."""
-        is_there = not checkpoint.position.step and self._every > 0 and (checkpoint.epoch + 1) % self._every == 0
+        is_there = not checkpoint.position.step and self._is_due(checkpoint.epoch)
         if checkpoint.position == (0, 0) or is_there:
             return
         with self._writing():
@@ -153,14 +164,16 @@ class RunWriter:
 
     def prune(self) -> None:
         """Remove checkpoints that are neither among the newest nor the best."""
-        kept = set(range(len(self.curve)))
-        if self._every and self._newest:
-            due = range(self._every - 1, len(self.curve), self._every)
-            best = sorted(due, key=lambda epoch: (self.curve[epoch]["test_loss"], epoch))[:1]
-            kept = {*due[-self._newest :], *best}
-        if self._every and len(self.curve) % self._every == 0:
-            with self._writing():
-                remove_all_but(self.folder, kept, interrupted=False)
+        n_epochs = len(self.curve)
+        if not self._is_due(n_epochs - 1):
+            return
+        kept = set(range(n_epochs))
+        if self._newest:
+            due = range(self._every - 1, n_epochs, self._every)
+            best = min(due, key=lambda epoch: (self.curve[epoch]["test_loss"], epoch))
+            kept = {*due[-self._newest :], best}
+        with self._writing():
+            remove_all_but(self.folder, kept, interrupted=False)
 
     def finish(self) -> None:
         """Draw the picture, if there is anything to draw."""
@@ -268,9 +281,8 @@ def _clear(folder: Path, names: Iterable[str]) -> None:
 
 
 def _is_folder(path: Path) -> bool:
-    """Tell whether there is a folder, and refuse a link, which may lead anywhere."""
-    if path.is_symlink():
-        raise OSError(errno.ELOOP, f"{path.name} in it is a link to another place", str(path))
+    """Tell whether there is a folder, and refuse a link."""
+    refuse_link(path)
     return path.is_dir()
 
 

@@ -151,10 +151,8 @@ class Trainer:
         RunError
             If a checkpoint does not fit the network and the optimiser.
         """
-        loop, (first, *_) = self.loop, checkpoints
-        tensors = first.tensors
-        if self.replicas is not None:
-            tensors = stack([checkpoint.tensors for checkpoint in checkpoints])
+        loop, each = self.loop, [checkpoint.tensors for checkpoint in checkpoints]
+        tensors = each[0] if self.replicas is None else stack(each)
         loop.parameters, loop.optimizer_state = device_tensors(
             tensors, loop.parameters, loop.optimizer_state, self.backend, self.settings.dtype
         )

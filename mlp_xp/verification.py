@@ -22,11 +22,18 @@ import numpy as np
 from mlp_xp.backend import Backend
 from mlp_xp.checkpoint import LAYERS, OPTIMIZER, Checkpoint, select
 from mlp_xp.datasets.dataset import Split
-from mlp_xp.datasets.source import DataSource
 from mlp_xp.digests import Digests, chain, digest_arrays, first_link
 from mlp_xp.errors import Disagreement, RunError, SettingsError, TrainingDiverged
 from mlp_xp.model import mean
-from mlp_xp.recorded import list_checkpoints, read_curve, read_description, read_steps, read_tensors, unusable
+from mlp_xp.recorded import (
+    list_checkpoints,
+    read_curve,
+    read_description,
+    read_source,
+    read_steps,
+    read_tensors,
+    understanding,
+)
 from mlp_xp.run_folder import CURVE, RUN, STEPS, WEIGHTS, checkpoint_path
 from mlp_xp.runs import describe_data
 from mlp_xp.settings import Settings
@@ -78,11 +85,10 @@ class RecordedRun:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         description = read_description(self.folder)
-        try:
+        with understanding(self.folder / RUN, "a run with digests"):
             self.settings = Settings.from_dict(description["settings"])
             self.data: dict[str, Any] = description["data"]
-            source = self.data["source"]
-            self.source = None if source is None else DataSource.from_dict(source)
+            self.source = read_source(description)
             self.sha256_start = description["sha256_start"]
             self.backend, self.device = (str(description["backend"][name]) for name in ("name", "device"))
             self.replicas = int(description.get("replicas", 1))
@@ -91,12 +97,6 @@ class RecordedRun:
                 for each in description.get("rollbacks", [])
             }
             self.resumed_on = [str(each["backend"]["name"]) for each in description.get("resumed", [])]
-        except KeyError as error:
-            raise unusable(
-                self.folder / RUN, f"not the description of a run with digests: {error} is missing"
-            ) from error
-        except (TypeError, ValueError, OverflowError) as error:  # a SettingsError is a ValueError
-            raise unusable(self.folder / RUN, f"not a run's description: {error}") from error
         self.curve = read_curve(self.folder)
         if not self.curve:
             raise RunError(f"{self.folder / CURVE} is empty: no epoch of this run was finished; train again")

@@ -4,7 +4,7 @@
 
 Atheris (libFuzzer for Python) instruments this project and the parts of Python and NumPy that it reads files with, and
 keeps every input that reaches something new. What counts as a finding is said in `fuzz_targets`; its input is saved
-in the corpus as ``<loader>/<SHA-1>``, which `tests/test_corpus.py` then tries in every run of the tests.
+in the corpus as ``<loader>/<SHA-1>``.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ NAMES = (
 INSTRUMENTED = ["mlp_xp", "zipfile", "gzip", "json", "csv", "struct", "numpy.lib", "safetensors"]
 LARGEST = 4096
 """Bytes of an input."""
+MOST_FINDINGS = 20
+"""Of a loader, that are kept."""
 
 
-def fuzz_one(name: str, inputs: int, corpus: Path, seed: int) -> None:
+def fuzz_one(name: str, inputs: int, corpus: Path, seed: int, folder: Path) -> None:
     """Fuzz a loader in this process, which ends with it; the last line it prints is a JSON object."""
     import atheris
 
     with atheris.instrument_imports(include=INSTRUMENTED):
         from fuzz_targets import make_targets, try_file
 
-    folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108
-    target, found = make_targets(folder)[name], 0
+    target = make_targets(folder)[name]
     result: dict[str, Any] = {"loader": name, "inputs": 0, "findings": [], "slowest": 0.0, "memory": 0.0}
     seeds = folder / "seeds"
     seeds.mkdir()
@@ -45,20 +46,17 @@ def fuzz_one(name: str, inputs: int, corpus: Path, seed: int) -> None:
         (seeds / str(i)).write_bytes(content)
 
     def try_input(content: bytes) -> None:
-        nonlocal found
         cost, wrong = try_file(target, content)
         result["inputs"] += 1
         result["slowest"] = max(result["slowest"], cost.seconds)
         result["memory"] = max(result["memory"], cost.memory)
-        if wrong is not None and wrong not in result["findings"] and found < 20:
-            found += 1
+        if wrong is not None and wrong not in result["findings"] and len(result["findings"]) < MOST_FINDINGS:
             result["findings"].append(wrong)
             place = corpus / name / hashlib.sha1(content, usedforsecurity=False).hexdigest()
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
             print(f"{place}: {wrong}", file=sys.stderr, flush=True)
         if result["inputs"] in (inputs // 2, inputs - 1):
-            (folder / "result").write_text(json.dumps(result))
             print(f"RESULT {json.dumps(result)}", flush=True)
 
     options = [f"-runs={inputs}", f"-max_len={LARGEST}", f"-seed={seed}", "-timeout=30", "-rss_limit_mb=4096"]
@@ -73,7 +71,10 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Fuzz a loader in a process of its own, and return its row of the table."""
     command = [sys.executable, __file__, "--one", name, "--inputs", str(-(-options.inputs // len(options.loader)))]
     command += ["--corpus", str(options.corpus), "--seed", str(options.seed)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - files that are in no disk's way
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        command += ["--folder", folder]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603
     results = re.findall(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
     row: dict[str, Any] = json.loads(results[-1]) if results else {"loader": name, "inputs": 0, "findings": []}
     covered = re.findall(r"cov: (\d+) ft: (\d+)", done.stderr + done.stdout)
@@ -100,9 +101,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="file for the table")
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        fuzz_one(options.one, options.inputs, options.corpus, options.seed)
+        fuzz_one(options.one, options.inputs, options.corpus, options.seed, options.folder)
         return 0
     print("loader          inputs  edges findings seconds  slowest     MB")
     with ThreadPoolExecutor(2) as pool:

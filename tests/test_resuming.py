@@ -24,6 +24,7 @@ from mlp_xp.runs import record
 from mlp_xp.settings import Settings
 from mlp_xp.training import Epoch, train
 from mlp_xp.verification import RecordedRun, verify
+from recorded_runs import edit_json
 
 NATIVE = Settings(hidden_layer_sizes=(8, 8), batch_size=100, epochs=4, momentum=0.9, dropout=0.1, batch_norm=True)
 SETTINGS = {
@@ -212,15 +213,6 @@ def test_a_damaged_checkpoint_makes_it_go_on_from_the_one_before(
     assert contents(stopped) == contents(tmp_path / "whole")
 
 
-def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
-    def alter(run: Path) -> None:
-        description = json.loads((run / "run.json").read_text())
-        change(description)
-        (run / "run.json").write_text(json.dumps(description))
-
-    return alter
-
-
 def damage_all(run: Path) -> None:
     for path in (run / "checkpoints").glob("epoch-*"):
         damage(path)
@@ -238,18 +230,33 @@ def drop_line(name: str, number: int) -> Callable[[Path], None]:
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no run": (shutil.rmtree, r"holds no run \(run.json is missing\); make one with: mlp-xp train --out"),
     "every checkpoint damaged": (damage_all, "no checkpoint of .* can be used: .*epoch-0002.safetensors: not a check"),
-    "another run's checkpoints": (edit(lambda d: d.update(id="0")), "not a checkpoint of this run: it is of another"),
-    "no id": (edit(lambda d: d.pop("id")), "not the description of a run that can go on: 'id' is missing"),
-    "no checkpoints": (edit(lambda d: d.pop("checkpoints")), "run that can go on: 'checkpoints' is missing"),
-    "checkpoints in words": (edit(lambda d: d["checkpoints"].update(every="1")), "'every' of 'checkpoints' is '1'"),
-    "no rollbacks": (edit(lambda d: d.pop("rollbacks")), "run that can go on: 'rollbacks' is missing"),
-    "rollbacks of nothing": (edit(lambda d: d.update(rollbacks=[3])), "not a run's description: "),
-    "resumed in words": (edit(lambda d: d.update(resumed="often")), "not a run's description: "),
-    "other settings": (edit(lambda d: d["settings"].update(learning_rate=0.2)), "its settings are not those it was"),
-    "other data": (edit(lambda d: d["data"].update(sha256_test="0")), "the data are not those .*: sha256_test is "),
+    "another run's checkpoints": (
+        edit_json(lambda d: d.update(id="0")),
+        "not a checkpoint of this run: it is of another",
+    ),
+    "no id": (edit_json(lambda d: d.pop("id")), "not the description of a run that can go on: 'id' is missing"),
+    "no checkpoints": (edit_json(lambda d: d.pop("checkpoints")), "run that can go on: 'checkpoints' is missing"),
+    "checkpoints in words": (
+        edit_json(lambda d: d["checkpoints"].update(every="1")),
+        "'every' of 'checkpoints' is '1'",
+    ),
+    "no rollbacks": (edit_json(lambda d: d.pop("rollbacks")), "run that can go on: 'rollbacks' is missing"),
+    "rollbacks of nothing": (edit_json(lambda d: d.update(rollbacks=[3])), "not a run's description: "),
+    "resumed in words": (edit_json(lambda d: d.update(resumed="often")), "not a run's description: "),
+    "other settings": (
+        edit_json(lambda d: d["settings"].update(learning_rate=0.2)),
+        "its settings are not those it was",
+    ),
+    "other data": (
+        edit_json(lambda d: d["data"].update(sha256_test="0")),
+        "the data are not those .*: sha256_test is ",
+    ),
     "a line of the curve lost": (drop_line("curve.jsonl", 0), "no checkpoint of .*: .*curve.jsonl, line 3: "),
     "a step lost": (drop_line("steps.csv", 3), "no checkpoint .*steps.csv: the losses of epoch 0 are not those of cur"),
-    "one of replicas": (edit(lambda d: d.update(replicas=2)), "is one of 2 replicas, .*; go on with all of them: --re"),
+    "one of replicas": (
+        edit_json(lambda d: d.update(replicas=2)),
+        "is one of 2 replicas, .*; go on with all of them: --re",
+    ),
     "two runs in one": (
         lambda run: (run / "replicas.json").write_text("{}"),
         "has run.json and replicas.json: one run",

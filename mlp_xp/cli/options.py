@@ -70,8 +70,13 @@ def load_split(source: DataSource) -> Split:
     return data
 
 
-def load_where_it_was(source: DataSource) -> Split:
-    """Load and split a recorded run's data; if that fails, the error names the option that says where they are now."""
+def load_recorded(source: DataSource, now: str | None) -> Split:
+    """Load and split a recorded run's data, from where they are ``now`` if that is another place than it was.
+
+    If they are not where they were, the error names the option that says where they are.
+    """
+    if now is not None:
+        return load_split(dataclasses.replace(source, name=now))
     try:
         return load_split(source)
     except DataError as error:

@@ -13,8 +13,8 @@ from mlp_xp.cli.options import (
     add_data_arguments,
     add_settings_arguments,
     describe,
+    load_recorded,
     load_split,
-    load_where_it_was,
     make_settings,
     make_source,
     path,
@@ -176,8 +176,7 @@ def _go_on(options: argparse.Namespace, stop: Stop) -> _Work:
                 "exact arithmetic has the same on all"
             )
         moved = options.data != options.defaults["data"]
-        source = recorded.find_source(options.data if moved else None)
-        data = load_split(source) if moved else load_where_it_was(source)
+        data = load_recorded(recorded.known_source(), options.data if moved else None)
         epoch, step = recorded.position
         n_epochs = recorded.settings_for(options.epochs).epochs
         where = "is finished" if epoch >= n_epochs else f"goes on with epoch {epoch}, step {step}"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from mlp_xp.backend import open_backend
-from mlp_xp.cli.options import load_split, load_where_it_was
+from mlp_xp.cli.options import load_recorded
 from mlp_xp.cli.progress import note, progress, say
-from mlp_xp.datasets import Split
-from mlp_xp.errors import Disagreement, RunError
+from mlp_xp.errors import Disagreement
+from mlp_xp.recorded import known_source
 from mlp_xp.verification import RecordedRun, verify
 
 
@@ -49,7 +48,8 @@ def run(options: argparse.Namespace) -> int:
         backend = open_backend(recorded.backend, options.device or recorded.device)
     else:
         backend = open_backend(options.backend or "numpy", options.device)
-    data = _load(recorded, options.data)
+    source = known_source(recorded.folder, recorded.source, "verify it there, with mlp_xp.verification.verify")
+    data = load_recorded(source, options.data)
     begin, steps = recorded.begin(first), 0
     try:
         epochs = verify(recorded, data, backend, first=first, last=last)
@@ -77,17 +77,6 @@ def run(options: argparse.Namespace) -> int:
     which = f"all {n_epochs} epochs" if last - begin + 1 == n_epochs else f"epochs {begin}-{last} of 0-{n_epochs - 1}"
     say(f"verified: {which}, {steps} steps trained again on {backend.name}")
     return 0
-
-
-def _load(recorded: RecordedRun, name: str | None) -> Split:
-    if recorded.source is None:
-        raise RunError(
-            f"{recorded.folder}: the run does not say where its data are from, as it was trained on arrays of a "
-            "program's own; verify it there, with mlp_xp.verification.verify"
-        )
-    if name is not None:
-        return load_split(replace(recorded.source, name=name))
-    return load_where_it_was(recorded.source)
 
 
 def _span(text: str) -> tuple[int, int]:

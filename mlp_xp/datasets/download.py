@@ -75,7 +75,7 @@ def download(
         No address gave the file (the text lists each with its reason), or its folder cannot be written to.
         Nothing is left behind.
     """
-    from http.client import HTTPException  # with the imports of _open: most commands never download
+    from http.client import HTTPException  # with the imports of _opener: most commands never download
 
     reasons = []
     for url in urls:
