@@ -105,7 +105,7 @@ def append(path: Path, content: bytes, *, durable: bool) -> None:
 
 
 def keep_lines(path: Path, n: int) -> None:
-    """Cut off what comes after a file's first n lines; a file that is not there has none.
+    """Cut off what comes after a file's first n lines, which it has.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def keep_lines(path: Path, n: int) -> None:
         If it cannot be written, or is a link; it is then still whole.
     """
     refuse_link(path)
-    content = path.read_bytes() if path.exists() else b""
+    content = path.read_bytes()
     kept = b"".join(line + b"\n" for line in content.split(b"\n", n)[:n])
     if kept != content:  # also a last line that is whole but for its end
         write_atomically(path, kept)

@@ -116,11 +116,13 @@ class RunWriter:
             remove_leftovers(folder / CHECKPOINTS)
             within = checkpoint is not None and checkpoint.position.step > 0
             remove_all_but(folder, set(range(len(self.curve))), interrupted=within)
+        if not self.curve:
+            for name in (CURVE, STEPS, WEIGHTS):  # of which any may have been begun, and no more
+                disk.DISK.remove(folder / name)
+            return
         keep_lines(folder / CURVE, len(self.curve))
         keep_lines(folder / STEPS, 1 + sum(map(len, self.losses)))
-        if not self.curve:
-            disk.DISK.remove(folder / WEIGHTS)
-        elif checkpoint is not None and not checkpoint.position.step:
+        if checkpoint is not None and not checkpoint.position.step:
             write_atomically(folder / WEIGHTS, safetensors_bytes(select(checkpoint.tensors, LAYERS)))
 
     def write(self, epoch: Epoch) -> None:

@@ -130,6 +130,8 @@ def test_after_any_fault_the_run_goes_on_to_the_same_bits(
         assert last_checkpoint(folder) == 2
         assert [chains(epoch) for epoch in epochs[-1:]] in ([chains(last)], [])
         assert (folder / "loss.png").read_bytes() == b"a picture"
+        for path in (tmp_path / "whole").rglob("steps.csv"):
+            assert (folder / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
         check_readable(folder)
     assert found == n_points, "the README says how many"
 
