@@ -146,6 +146,17 @@ def test_a_gradient_that_overflows_behind_a_finite_loss(backend: Backend, digits
     assert "; the gradient of layer 0 is the first that is not finite (in step 0); no step was taken before: " in said
 
 
+def test_of_gradients_that_overflow_the_last_layers_is_the_first(backend: Backend, digits: Split) -> None:
+    """What goes back overflows behind the last layer: in the layer before it, and in all before that."""
+    initial = Trainer(SETTINGS, digits.train, backend).model.host_parameters()
+    initial = tuple(
+        layer._replace(weight=np.sign(layer.weight) * size, bias=layer.bias * 0.0)
+        for layer, size in zip(initial, (1e-12, 1e-5, 1e165), strict=True)
+    )
+    said = message(digits, replace(SETTINGS, loss="squared_error"), backend, initial)
+    assert "; the gradient of layer 1 is the first that is not finite (in step 0); no step was taken before: " in said
+
+
 def test_a_replicas_own_numbers_are_looked_at(backend: Backend, digits: Split) -> None:
     settings = replace(SETTINGS, hidden_layer_sizes=(), loss="squared_error", learning_rate=0.3)
     with pytest.raises(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from faults import FaultyDisk
+from mlp_xp import disk
 from mlp_xp.errors import RunError
-from mlp_xp.files import make_folder, write_atomically, writing
+from mlp_xp.files import append, keep_lines, make_folder, write_atomically, writing
 
 
 def test_content_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -109,3 +112,37 @@ def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
         write_atomically(path, b"")
     assert caught.value.filename == str(path)
     assert caught.value.filename2 is None
+
+
+def test_what_could_not_be_added_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the line is on the disk when that is full."""
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    path = tmp_path / "file"
+    append(path, b"one\n", durable=False)
+    failing = FaultyDisk(1, full)
+    monkeypatch.setattr(disk, "DISK", failing)
+    with pytest.raises(OSError, match="full"):
+        append(path, b"another\n", durable=True)
+    assert failing.operations == ["open_end file", "write"]
+    assert path.read_bytes() == b"one\n"
+
+
+@pytest.mark.parametrize("write", [lambda path: append(path, b"more", durable=False), lambda path: keep_lines(path, 1)])
+def test_nothing_is_written_through_a_link(write: Callable[[Path], None], tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("one\ntwo\n")
+    (tmp_path / "link").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="link in it is a link to another place"):
+        write(tmp_path / "link")
+    with pytest.raises(OSError, match="symbolic link"):  # also if it became one just now
+        disk.DISK.open_end(tmp_path / "link")
+    assert (tmp_path / "precious").read_text() == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("content", [b"a\nb\nc", b"a\nb\n", b"a\nb"])
+def test_lines_are_kept_whole(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content)
+    keep_lines(tmp_path / "file", 2)
+    assert (tmp_path / "file").read_bytes() == b"a\nb\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import mlp_xp.lock
 from mlp_xp.cli import main
 from mlp_xp.errors import RunError
 from mlp_xp.lock import NAME, FolderLock
@@ -34,6 +35,26 @@ def test_a_lock_that_nobody_has_any_more_is_released(tmp_path: Path) -> None:
     del lock
     gc.collect()
     FolderLock(tmp_path).release()
+
+
+def test_a_file_that_its_last_holder_removes_meanwhile_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening and locking: else two would hold locks on files of which one has no name any more."""
+    lock, locked = mlp_xp.lock._lock, [0]
+
+    def removing(descriptor: int) -> bool:
+        locked[0] += 1
+        if locked[0] == 1:
+            (tmp_path / NAME).unlink()
+        return lock(descriptor)
+
+    monkeypatch.setattr(mlp_xp.lock, "_lock", removing)
+    held = FolderLock(tmp_path)
+    assert locked[0] == 2
+    with pytest.raises(RunError, match="another process is at work"):
+        FolderLock(tmp_path)
+    held.release()
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,6 +14,8 @@ import pytest
 import safetensors.numpy
 
 import mlp_xp.trainer
+from faults import FaultyDisk
+from mlp_xp import disk
 from mlp_xp.backend import Backend
 from mlp_xp.datasets import Dataset, Split, load
 from mlp_xp.datasets.source import DataSource
@@ -181,7 +184,8 @@ def stopped(tmp_path: Path, numpy_backend: Backend, digits: Split) -> Path:
         file.write('{"epoch": 3, "loss": 0.')
     with (run / "steps.csv").open("a") as file:
         file.write("3,0,0.5\n3,1,")
-    (run / "checkpoints" / ".epoch-0003.safetensors.0123abcd").write_bytes(b"half")
+    for name in ("checkpoints/.epoch-0003.safetensors.0123abcd", ".weights.safetensors.0123abcd", ".89abcdef"):
+        (run / name).write_bytes(b"half")
     return run
 
 
@@ -227,6 +231,11 @@ def drop_line(name: str, number: int) -> Callable[[Path], None]:
     return alter
 
 
+def replace_chains(run: Path) -> None:
+    curve = (run / "curve.jsonl").read_text()
+    (run / "curve.jsonl").write_text(re.sub(r'("sha256_chain": )"[0-9a-f]+"', rf'\1"{"0" * 64}"', curve))
+
+
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no run": (shutil.rmtree, r"holds no run \(run.json is missing\); make one with: mlp-xp train --out"),
     "every checkpoint damaged": (damage_all, "no checkpoint of .* can be used: .*epoch-0002.safetensors: not a check"),
@@ -252,6 +261,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         "the data are not those .*: sha256_test is ",
     ),
     "a line of the curve lost": (drop_line("curve.jsonl", 0), "no checkpoint of .*: .*curve.jsonl, line 3: "),
+    "a curve that leads elsewhere": (
+        replace_chains,
+        "no checkpoint of .* can be used: .*curve.jsonl: it does not lead to the checkpoint epoch-0002.safetensors",
+    ),
     "a step lost": (drop_line("steps.csv", 3), "no checkpoint .*steps.csv: the losses of epoch 0 are not those of cur"),
     "one of replicas": (
         edit_json(lambda d: d.update(replicas=2)),
@@ -323,6 +336,30 @@ def test_a_training_that_stops_after_a_rollback_goes_on(tmp_path: Path, numpy_ba
         list(resume(folder, numpy_backend, digits, on_divergence="rollback"))
         assert contents(folder)["run.json"] == contents(tmp_path / "whole")["run.json"]
         assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_a_stop_after_a_rollback_records_it_with_the_checkpoint(
+    tmp_path: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    """The checkpoint within the epoch has the smaller learning rate, so run.json must say since when."""
+    settings = Settings((32, 32), batch_size=100, learning_rate=2.0, epochs=2, init="he")
+    how: dict[str, Any] = {"on_divergence": "rollback", "largest_growth": 1.05}
+    said = stop_early(tmp_path, settings, digits, numpy_backend, 5, **how)
+    assert said == "interrupted in epoch 0, after 4 of its steps"
+    assert len(list(resume(tmp_path, numpy_backend, digits))) == 2
+    (rollback,) = json.loads((tmp_path / "run.json").read_text())["rollbacks"]
+    assert (rollback["epoch"], rollback["step"], rollback["learning_rate"]) == (0, 0, 1.0)
+    assert len(list(verify(RecordedRun(tmp_path), digits, numpy_backend))) == 2
+
+
+def test_what_was_not_urgent_is_on_the_disk_before_a_checkpoint(
+    tmp_path: Path, numpy_backend: Backend, digits: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = FaultyDisk(-1, lambda: None)
+    monkeypatch.setattr(disk, "DISK", counting)
+    stop_early(tmp_path, NATIVE, digits, numpy_backend, 4, checkpoint_every=10)
+    before = counting.operations[: next(i for i, name in enumerate(counting.operations) if "interrupted" in name)]
+    assert before[-5:] == ["open_end steps.csv", "sync", "open_end curve.jsonl", "sync", "make_folder checkpoints"]
 
 
 def test_rolling_back_has_an_end(numpy_backend: Backend, digits: Split) -> None:

@@ -18,7 +18,7 @@ from mlp_xp.comparison import compare
 from mlp_xp.datasets import Dataset, Split, load, load_features
 from mlp_xp.errors import DataError
 from mlp_xp.replicas import train_replicas
-from mlp_xp.segments import DeviceRows, Segment, StoredRows, open_rows
+from mlp_xp.segments import DeviceRows, Segment, StoredRows, open_rows, split_order
 from mlp_xp.settings import Settings
 from mlp_xp.trainer import Trainer
 from mlp_xp.training import train
@@ -228,3 +228,13 @@ def test_rows_in_memory_are_copied_once(numpy_backend: Backend) -> None:
     rows = open_rows(data, numpy_backend, "float32", Trainer(SETTINGS, data, numpy_backend).arithmetic)
     (_, first), (_, second) = (next(iter(rows.segments(np.zeros((1, 2), np.int32)))) for _ in range(2))
     assert first.features is second.features
+
+
+def test_pieces_begin_where_they_would_whichever_step_is_first() -> None:
+    order = np.arange(14, dtype=np.int32)[:, None]
+    lengths = {first: [len(piece) for piece in split_order(order, 5, first)] for first in (0, 3, 5, 9, 10, 13, 14)}
+    assert lengths == {0: [5, 5, 4], 3: [2, 5, 4], 5: [5, 4], 9: [1, 4], 10: [4], 13: [1], 14: []}
+    for first in lengths:
+        np.testing.assert_array_equal(np.concatenate([order[:0], *split_order(order, 5, first)]), order[first:])
+    assert [len(piece) for piece in split_order(order, 1, 0)] == [2] * 7
+    assert [len(piece) for piece in split_order(order[:1], 5, 0)] == [1]

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from mlp_xp.backend import Backend, open_backend
 from mlp_xp.datasets import Dataset, Split, load
@@ -650,6 +651,12 @@ UNUSABLE: dict[str, tuple[Alteration, str]] = {
         "weights.safetensors: cannot be read: its hea",
     ),
     "a header of exabytes": (header(lambda _: 2**63), "weights.safetensors: cannot be read: its header of 9,223,372"),
+    "a header of more than a mebibyte": (
+        lambda folder: (folder / WEIGHTS).write_bytes(
+            safetensors.numpy.save({"layers.0.bias": np.zeros(2)}, {"much": "x" * (1 << 20)})
+        ),
+        "weights.safetensors: cannot be read: its header of 1,048,",
+    ),
     "no header": (header(lambda _: 0), "weights.safetensors: cannot be read: its header of 0 bytes is not within the "),
     "longer than Python reads": (line(CURVE, 1, "9" * 5000), "curve.jsonl, line 1: cannot be read: Exceeds the limit"),
     "a column less": (edit_curve(lambda rows: rows[1].pop("test_loss")), "curve.jsonl, line 2: 'test_loss' is missing"),
