@@ -40,12 +40,12 @@ class TorchBackend(Backend):
         return super().device_of(array)
 
     def failure(self, error: Exception) -> Exception | None:
-        text = str(error).partition("\n")[0]
-        if isinstance(error, torch.OutOfMemoryError) or (
-            isinstance(error, RuntimeError) and "DefaultCPUAllocator" in text
-        ):
-            return MemoryError(text)
-        return meaning(self, error) if isinstance(error, RuntimeError) else None
+        if not isinstance(error, RuntimeError):
+            return None
+        text, of_cpu, reason = str(error).partition("\n")[0].partition("DefaultCPUAllocator: ")
+        if of_cpu or isinstance(error, torch.OutOfMemoryError):
+            return MemoryError(reason or text)
+        return meaning(self, error)
 
     def asarray(self, host: np.ndarray[Any, Any], dtype: str | None = None) -> Array:
         # A copy in C order, since PyTorch takes no negative strides.

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
@@ -35,8 +36,29 @@ MapStep: TypeAlias = Callable[[tuple[Array, ...], PyTree], tuple[PyTree, tuple[A
 Program = TypeVar("Program")
 
 
+DEVICE_CALLS = ("asarray", "to_host", "synchronize", "scan", "map_reduce")
+"""The methods that reach the device; `Backend.segment_sum` is a part of a step."""
+
+
+def _told(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method of a backend that raises what `Backend.failure` says an error means."""
+
+    @wraps(method)
+    def call(self: Backend, *arguments: Any, **options: Any) -> Any:
+        try:
+            return method(self, *arguments, **options)
+        except Exception as error:
+            self.tell(error)
+            raise
+
+    return call
+
+
 class Backend(ABC):
     """An opened array library on one device.
+
+    The methods of every subclass that reach the device (`DEVICE_CALLS`) tell memory that does not suffice as a
+    `MemoryError` and a lost device as a `DeviceLost`, by its `failure`; `working` does so for operations of ``xp``.
 
     A subclass is named by an entry point. It has ``__init__(self, device)``, where ``device`` is one of `devices`
     or None for the library's default; that (or the import of its module) raises `BackendUnavailable` with reason
@@ -59,6 +81,12 @@ class Backend(ABC):
     rows_at_once: ClassVar[int] = 4096
     xp: Namespace
     device: Any
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in DEVICE_CALLS:
+            if not hasattr(method := getattr(cls, name), "__wrapped__"):
+                setattr(cls, name, _told(method))
 
     @abstractmethod
     def __init__(self, device: str | None = None) -> None:
@@ -160,12 +188,14 @@ class Backend(ABC):
         """Turn errors of the library inside the ``with`` block into what `failure` says they mean."""
         try:
             yield
-        except MLPXPError:
-            raise
         except Exception as error:
-            if (meaning := self.failure(error)) is not None:
-                raise meaning from error
+            self.tell(error)
             raise
+
+    def tell(self, error: Exception) -> None:
+        """Raise what an error means, if `failure` knows it."""
+        if not isinstance(error, MLPXPError) and (meaning := self.failure(error)) is not None:
+            raise meaning from error
 
     def lost(self, error: Exception) -> DeviceLost:
         """Return the error to raise if the device does not work any more."""

@@ -31,6 +31,7 @@ from mlp_xp.estimators.inputs import (
     take_features,
     take_weights,
     to_host,
+    told,
     warn_of_erased,
 )
 from mlp_xp.estimators.state import unchanged_if_refused
@@ -180,11 +181,13 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
             )
         return self
 
+    @told
     def predict(self, X: Any) -> Array:
         """Return the number of the nearest centre of every row, int32 of shape (n_samples,)."""
         table, centers = self._table_of(X, None, "predict")
         return find_labels(table, centers)
 
+    @told
     def transform(self, X: Any) -> Array:
         """Return the distances of every row from all centres, shape (n_samples, n_clusters); of "l2" not squared."""
         table, centers = self._table_of(X, None, "transform")
@@ -192,6 +195,7 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
         _, (distances,) = table.map_reduce(step, (), table.norms, constants=centers)
         return table.arithmetic.sqrt(distances) if table.metric.has_means else distances
 
+    @told
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: ARG002 - as above
         """Return the objective of rows, negated: the larger, the better."""
         table, centers = self._table_of(X, sample_weight, "score")
@@ -218,6 +222,7 @@ class KMeans(TransformerMixin, ClusterMixin, ClassNamePrefixFeaturesOutMixin, Ba
             setattr(self, name, move(to_host(getattr(self, name))))
         return self
 
+    @told
     def deviations(self, X: Any) -> Deviations:
         """Return the mean squared distance of rows from their mean, and its parts within and between the clusters.
 

@@ -15,7 +15,16 @@ from sklearn.utils.validation import check_is_fitted
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.components import Axes, by_covariance, by_projection, by_singular_values, orient
-from mlp_xp.estimators.inputs import destination, follow, narrow, require_same_place, take_features, take_table, to_host
+from mlp_xp.estimators.inputs import (
+    destination,
+    follow,
+    narrow,
+    require_same_place,
+    take_features,
+    take_table,
+    to_host,
+    told,
+)
 from mlp_xp.estimators.state import unchanged_if_refused
 from mlp_xp.namespaces import backend_of
 
@@ -172,6 +181,7 @@ class PCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  # 
         """
         return self._project(self._take(X, "transform"))
 
+    @told
     def inverse_transform(self, X: Any) -> Array:
         """Return the rows that have these numbers along the axes, and none along others, shape (n_samples, n_features).
 
@@ -311,6 +321,7 @@ class PCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  # 
         directions = backend.asarray(drawn, str(X.dtype).rpartition(".")[2])
         return by_projection(X, n_components, directions, n_turns, n_normalizations, backend.xp)
 
+    @told
     def _take(self, X: Any, method: str) -> Array:
         """Return rows like those that were fitted."""
         check_is_fitted(self)
@@ -318,6 +329,7 @@ class PCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  # 
         require_same_place(self, backend, self.components_, method)
         return narrow(self, X, self.components_.dtype, backend.xp)
 
+    @told
     def _project(self, X: Array) -> Array:
         """Return rows along the axes."""
         xp = backend_of(X).xp
@@ -327,6 +339,7 @@ class PCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  # 
         deviations = xp.sqrt(self.explained_variance_)
         return along / xp.maximum(deviations, xp.full_like(deviations, xp.finfo(deviations.dtype).eps))
 
+    @told
     def _log_likelihoods(self, X: Any, method: str) -> Array:
         X = self._take(X, method)
         xp, d = backend_of(X).xp, X.shape[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -99,11 +100,10 @@ def test_cupy_tells_memory_and_mistakes_from_its_device(
     monkeypatch: pytest.MonkeyPatch, error: Exception, expected: type
 ) -> None:
     """Of a stand-in: CuPy's own errors of CUDA are subclasses of RuntimeError."""
-    for name in ("cupy", "mlp_xp_cupy_namespace"):
+    for name in ("cupy", "mlp_xp_cupy_namespace", "mlp_xp_cupy"):  # none stays: another test may want the real ones
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    monkeypatch.delitem(sys.modules, "mlp_xp_cupy", raising=False)
+    del sys.modules["mlp_xp_cupy"]
     module = importlib.import_module("mlp_xp_cupy")
-    monkeypatch.delitem(sys.modules, "mlp_xp_cupy")  # another test may want the real one
     backend = object.__new__(module.CuPyBackend)
     backend.device = "cuda:0"
     assert type(backend.failure(error)) is expected
@@ -129,3 +129,39 @@ def test_estimators_tell_it_too(monkeypatch: pytest.MonkeyPatch, estimator: PCA,
     X = np.random.default_rng(0).random((20, 3))
     with pytest.raises(expected):
         estimator.fit(X, (X[:, 0] > 0.5).astype(int))
+
+
+X = np.random.default_rng(0).random((20, 3))
+KMEANS, COMPONENTS = KMeans(2, random_state=0).fit(X), PCA(2).fit(X)
+CLASSIFIER = MLPClassifier((4,), solver="lbfgs", random_state=0).fit(X, X[:, 0] > 0.5)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        KMEANS.predict,
+        KMEANS.transform,
+        KMEANS.score,
+        KMEANS.deviations,
+        COMPONENTS.transform,
+        COMPONENTS.fit_transform,
+        COMPONENTS.score_samples,
+        COMPONENTS.score,
+        lambda rows: COMPONENTS.inverse_transform(rows[:, :2]),
+        CLASSIFIER.predict,
+        CLASSIFIER.predict_proba,
+    ],
+    ids=lambda method: getattr(method, "__qualname__", ""),
+)
+def test_what_was_fitted_tells_it_too(monkeypatch: pytest.MonkeyPatch, method: Callable[..., object]) -> None:
+    """Also of operations that are no calls of a backend's."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(GONE[0])
+
+    monkeypatch.setattr(NumPyBackend, "failure", meaning)
+    for name in ("scan", "map_reduce"):
+        monkeypatch.setattr(NumPyBackend, name, fail)
+    monkeypatch.setattr("mlp_xp_numpy_namespace.matmul", fail, raising=False)
+    with pytest.raises(DeviceLost):
+        method(X)

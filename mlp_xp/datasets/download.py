@@ -31,7 +31,7 @@ class _Unwritable(DownloadError):  # noqa: N818 - what is the case
     """Where the file is to be put; no other address helps."""
 
 
-class _CutOff(DownloadError):  # noqa: N818 - an event
+class _CutOff(ConnectionError):  # noqa: N818 - an event
     """The rest may still be had."""
 
 
@@ -114,7 +114,7 @@ def _fetch(transfer: _Transfer, sha256: str, pause: float) -> None:
     """Receive all of a file, in several attempts if need be, and check it."""
     from http import HTTPStatus
     from http.client import HTTPException
-    from urllib.error import HTTPError, URLError
+    from urllib.error import HTTPError
 
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -129,14 +129,14 @@ def _fetch(transfer: _Transfer, sha256: str, pause: float) -> None:
             transfer.restart()  # there is no such rest: the file is another one by now
         except _Unwritable:
             raise
-        except (_CutOff, TimeoutError, ConnectionError, URLError, HTTPException):
-            if attempt == ATTEMPTS or not transfer.received:
-                raise
-            time.sleep(pause * 2 ** (attempt - 1))
         except (DownloadError, zlib.error):
             if not transfer.taken_up:
                 raise
             transfer.restart()  # the two parts may have been of two files
+        except (OSError, HTTPException):  # the network: it was cut off, it timed out, there is no way to the host, …
+            if attempt == ATTEMPTS or not transfer.received:
+                raise
+            time.sleep(pause * 2 ** (attempt - 1))
     raise DownloadError("what came in several parts did not fit together")
 
 
@@ -190,7 +190,9 @@ class _Transfer:
         if total is not None and self.received != total:
             raise _CutOff(f"it was cut off after {self.received:,} of {total:,} bytes")
         if not self._inflate.eof:
-            raise _CutOff(f"it was cut off after {self.received:,} bytes, inside the gzip stream")
+            # If it is all that was promised, there is no rest to be had.
+            error = _CutOff if total is None else DownloadError
+            raise error(f"it was cut off after {self.received:,} bytes, inside the gzip stream")
 
     def _take(self, chunk: bytes) -> None:
         try:

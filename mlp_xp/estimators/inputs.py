@@ -7,7 +7,9 @@ the host. Targets and weights are one number a row: they are looked at on the ho
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from scipy.sparse import issparse
@@ -24,6 +26,8 @@ from mlp_xp.namespaces import backend_of, is_foreign
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sklearn.base import BaseEstimator
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def to_host(values: Any) -> Any:
@@ -193,6 +197,17 @@ def require_same_place(estimator: BaseEstimator, backend: Backend, fitted: Array
 def destination(X: Any) -> Backend:
     """Return the backend that an estimator moves to: where an array is; what is not an array means NumPy."""
     return backend_of(X if is_foreign(X) else np.empty(0))
+
+
+def told(method: Method) -> Method:
+    """Return a method of an estimator that tells errors of X's library as `Backend.working` does."""
+
+    @wraps(method)
+    def call(self: Any, X: Any, *arguments: Any, **options: Any) -> Any:
+        with destination(X).working():
+            return method(self, X, *arguments, **options)
+
+    return call  # type: ignore[return-value]  # of the same signature
 
 
 def follow(host: NDArray[Any], backend: Backend) -> Array:

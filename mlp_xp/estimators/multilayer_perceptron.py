@@ -30,6 +30,7 @@ from mlp_xp.estimators.inputs import (
     take_features,
     take_weights,
     to_host,
+    told,
     warn_of_erased,
 )
 from mlp_xp.estimators.labels import Labels
@@ -347,6 +348,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         self.loss_ = loss
         self.best_loss_ = min(loss, self.best_loss_)
 
+    @told
     def _forward(self, X: Any, method: str) -> tuple[Array, Backend]:
         """Return the predictions of rows, shape (n, n_outputs), where the rows are."""
         check_is_fitted(self)
@@ -365,8 +367,7 @@ class BaseMultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         rows = DeviceRows(DeviceData(features, None), backend)
         step = PredictionStep(self._make_objective(self._layer_sizes), 1.0, arithmetic)
         n = X.shape[0]
-        with backend.working():
-            ((values,),) = infer(step, parameters, rows, np.arange(n, dtype=np.int32), backend)
+        ((values,),) = infer(step, parameters, rows, np.arange(n, dtype=np.int32), backend)
         return xp.astype(xp.reshape(values, (-1, self._layer_sizes[-1]))[:n, :], dtype, copy=False), backend
 
     def move_to(self, X: Any) -> BaseMultilayerPerceptron:

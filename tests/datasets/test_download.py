@@ -6,11 +6,13 @@ import errno
 import gzip
 import hashlib
 import io
+import itertools
 import os
 import socket
 import threading
 import time
 import tracemalloc
+from http.client import HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -139,6 +141,10 @@ class Handler(BaseHTTPRequestHandler):
             Content_Range=f"bytes {first}-",
         )
         time.sleep(0.0 if first else 0.6)
+
+    def send_too_little(self, first: int) -> None:
+        """Send the beginning of a file as all of it."""
+        self.send(206 if first else 200, GOOD[first:HALF], HALF - first, Content_Range=f"bytes {first}-")
 
     def send_to_a_file(self, _: int) -> None:
         self.send(302, b"", 0, Location="file:///etc/hostname")
@@ -344,6 +350,7 @@ def test_what_is_silent_for_too_long_is_taken_up(server: str, target: Path) -> N
     [
         ("/other-range", rf"it sent bytes {HALF - 1}-9/9 where bytes {HALF}- were asked for"),
         ("/trickle", r"it sent \d+ bytes in 0 s"),
+        ("/too-little", rf"it was cut off after {HALF:,} bytes, inside the gzip stream"),
         ("/to-a-file", "HTTP Error 302: "),
         ("/to-ftp", "unknown url type: ftp"),
     ],
@@ -352,6 +359,27 @@ def test_a_server_that_misbehaves_is_given_up(server: str, target: Path, path: s
     with pytest.raises(DownloadError, match=rf"file\.gz could not be downloaded:\n  {server}{path}: .*{reason}"):
         fetch(target, server + path, timeout=0.15)
     assert names(target.parent) == []
+
+
+def test_a_network_that_goes_down_is_waited_for(server: str, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which the system tells by errors that are none of a connection's."""
+    read, n_reads = HTTPResponse.read1, itertools.count()
+
+    def read_twice(response: HTTPResponse, size: int) -> bytes:
+        if next(n_reads) == 1:
+            raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
+        return read(response, size)
+
+    monkeypatch.setattr(HTTPResponse, "read1", read_twice)
+    monkeypatch.setattr("mlp_xp.datasets.download._CHUNK", 100)
+    assert fetch(target, server + "/in-thirds").read_bytes() == GOOD
+    assert [wanted for _, wanted, _ in asked][:2] == [None, "bytes=100-"]
+
+
+def test_a_file_that_ends_too_soon_is_not_asked_for_again(server: str, target: Path) -> None:
+    with pytest.raises(DownloadError):
+        fetch(target, server + "/too-little")
+    assert [wanted for _, wanted, _ in asked] == [None]
 
 
 def test_a_redirection_is_followed(server: str, target: Path) -> None:
