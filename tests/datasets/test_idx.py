@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import gzip
 import hashlib
+import math
 import struct
 from typing import TYPE_CHECKING, Any
 
