@@ -29,6 +29,7 @@ from mlp_xp.run_folder import (
     CHECKPOINTS,
     CURVE,
     FORMAT,
+    MOST_SEEDS,
     REPLICA,
     REPLICAS,
     RUN,
@@ -59,6 +60,8 @@ MOST_OF_A_HEADER = 1 << 20
 """Bytes, of a file of tensors; ours have a hundred per tensor."""
 MOST_OF_A_LINE = 1 << 16
 """Bytes; ours have five hundred."""
+MOST_OF_A_MESSAGE = 500
+"""Characters that are said of a file: it may itself be what an error quotes."""
 
 
 def load_model(folder: Path | str, backend: Backend) -> Model:
@@ -77,9 +80,9 @@ def load_model(folder: Path | str, backend: Backend) -> Model:
         data = _stand_in(description["data"], layers[-1].bias.size)
         objective = make_objective(settings, data)
     except KeyError as error:
-        raise RunError(f"{folder / RUN}: not a run's description: {error} is missing") from error
+        raise unusable(folder / RUN, f"not a run's description: {error} is missing") from error
     except (TypeError, ValueError, OverflowError) as error:
-        raise RunError(f"{folder / RUN}: not a run's description: {error}") from error
+        raise unusable(folder / RUN, f"not a run's description: {error}") from error
     for i, (layer, shape) in enumerate(zip(layers, pairwise(objective.network.layer_sizes), strict=True)):
         if layer.weight.shape != shape or any(array.shape != shape[1:] for array in layer[1:]):
             raise RunError(
@@ -132,8 +135,12 @@ def read_replicas(folder: Path) -> dict[str, Any]:
     """
     description = _read_description(folder / REPLICAS)
     seeds = description.get("seeds")
-    if not isinstance(seeds, list) or seeds != list(range(seeds[0], seeds[0] + len(seeds)) if seeds else ()):
-        raise unusable(folder / REPLICAS, f"'seeds' is {reprlib.repr(seeds)}, not whole numbers that follow each other")
+    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int for seed in seeds):
+        raise unusable(folder / REPLICAS, f"'seeds' is {reprlib.repr(seeds)}, not a list of whole numbers")
+    if any(after != before + 1 for before, after in pairwise(seeds)):
+        raise unusable(folder / REPLICAS, f"'seeds' is {reprlib.repr(seeds)}, which do not follow each other")
+    if len(seeds) > MOST_SEEDS:
+        raise unusable(folder / REPLICAS, f"it has {len(seeds):,} seeds, more than {MOST_SEEDS:,}")
     return description
 
 
@@ -246,7 +253,9 @@ def _read_row(line: str, place: str) -> dict[str, Any]:
     for name, types in COLUMNS.items():
         if name not in row:
             raise unusable(place, f"{name!r} is missing")
-        if type(value := row[name]) not in types or (isinstance(value, float) and not math.isfinite(value)):
+        value = row[name]
+        is_of_kind = type(value) in types and (not isinstance(value, float) or math.isfinite(value))
+        if not is_of_kind or (isinstance(value, int) and value.bit_length() > 63):
             wanted = {int: "a whole number", float: "a finite float", str: "a text"}[types[0]]
             raise unusable(place, f"{name!r} is {reprlib.repr(value)}, not {wanted}")
         if isinstance(value, str) and not DIGEST.fullmatch(value):
@@ -307,6 +316,8 @@ def read_steps(folder: Path, n_epochs: int | None = None) -> Steps:
 
 def unusable(place: object, problem: str) -> RunError:
     """Return the error to raise for a file, or a line of it, that is not as a training writes it."""
+    if len(problem) > MOST_OF_A_MESSAGE:
+        problem = f"{problem[:MOST_OF_A_MESSAGE]}…"
     return RunError(f"{place}: {problem}; restore the file from a copy, or train again")
 
 

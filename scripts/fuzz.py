@@ -22,7 +22,7 @@ from typing import Any
 
 NAMES = (
     *("csv", "csv.gz", "npy", "npz", "idx", "idx.gz"),
-    *("run.json", "curve.jsonl", "steps.csv", "weights", "checkpoint", "estimator"),
+    *("run.json", "curve.jsonl", "steps.csv", "weights", "checkpoint", "replicas.json", "run", "estimator"),
 )
 INSTRUMENTED = ["mlp_xp", "zipfile", "gzip", "json", "csv", "struct", "numpy.lib", "safetensors"]
 LARGEST = 4096
