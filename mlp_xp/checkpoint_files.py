@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors.numpy
 
 from mlp_xp import disk
 from mlp_xp.checkpoint import LAYERS, OPTIMIZER, Checkpoint, Position, select
@@ -23,6 +22,7 @@ from mlp_xp.errors import RunError
 from mlp_xp.files import write_atomically
 from mlp_xp.recorded import list_checkpoints, read_safetensors
 from mlp_xp.run_folder import CHECKPOINTS, INTERRUPTED, checkpoint_path
+from mlp_xp.tensor_files import tensor_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,7 +59,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, run: str) -> None:
         **_digests(tensors),
     }
     path = interrupted_path(folder) if checkpoint.position.step else checkpoint_path(folder, checkpoint.epoch)
-    write_atomically(path, safetensors_bytes(tensors, metadata))
+    write_atomically(path, tensor_bytes(tensors, metadata))
 
 
 def read_checkpoint(path: Path, run: str) -> Checkpoint:
@@ -109,14 +109,6 @@ def remove_all_but(folder: Path, epochs: set[int], *, interrupted: bool) -> None
             disk.DISK.remove(checkpoint_path(folder, epoch))
     if not interrupted:
         disk.DISK.remove(interrupted_path(folder))
-
-
-def safetensors_bytes(tensors: Mapping[str, NDArray[Any]], metadata: dict[str, str] | None = None) -> bytes:
-    """Return the content of a safetensors file."""
-    # A strided array would be written wrongly, without a word.
-    contiguous = {name: np.array(tensor, order="C") for name, tensor in tensors.items()}
-    content: bytes = safetensors.numpy.save(contiguous, metadata)
-    return content
 
 
 def _digests(tensors: Mapping[str, NDArray[Any]]) -> dict[str, str]:

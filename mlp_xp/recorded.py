@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import re
 import reprlib
 from array import array
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import safetensors
 
 from mlp_xp.backend import Backend
 from mlp_xp.datasets.dataset import Dataset
@@ -30,6 +28,7 @@ from mlp_xp.run_folder import (
     CHECKPOINTS,
     CURVE,
     FORMAT,
+    MOST_SEEDS,
     REPLICA,
     REPLICAS,
     RUN,
@@ -39,6 +38,7 @@ from mlp_xp.run_folder import (
     checkpoint_path,
 )
 from mlp_xp.settings import Settings
+from mlp_xp.tensor_files import read_tensor_file
 from mlp_xp.trainer import make_objective
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ MOST_OF_A_HEADER = 1 << 20
 """Bytes, of a file of tensors; ours have a hundred per tensor."""
 MOST_OF_A_LINE = 1 << 16
 """Bytes; ours have five hundred."""
+MOST_OF_A_MESSAGE = 500
+"""Characters that are said of a file: it may itself be what an error quotes."""
 
 
 def load_model(folder: Path | str, backend: Backend) -> Model:
@@ -78,9 +80,9 @@ def load_model(folder: Path | str, backend: Backend) -> Model:
         data = _stand_in(description["data"], layers[-1].bias.size)
         objective = make_objective(settings, data)
     except KeyError as error:
-        raise RunError(f"{folder / RUN}: not a run's description: {error} is missing") from error
+        raise unusable(folder / RUN, f"not a run's description: {error} is missing") from error
     except (TypeError, ValueError, OverflowError) as error:
-        raise RunError(f"{folder / RUN}: not a run's description: {error}") from error
+        raise unusable(folder / RUN, f"not a run's description: {error}") from error
     for i, (layer, shape) in enumerate(zip(layers, pairwise(objective.network.layer_sizes), strict=True)):
         if layer.weight.shape != shape or any(array.shape != shape[1:] for array in layer[1:]):
             raise RunError(
@@ -133,8 +135,12 @@ def read_replicas(folder: Path) -> dict[str, Any]:
     """
     description = _read_description(folder / REPLICAS)
     seeds = description.get("seeds")
-    if not isinstance(seeds, list) or seeds != list(range(seeds[0], seeds[0] + len(seeds)) if seeds else ()):
-        raise unusable(folder / REPLICAS, f"'seeds' is {reprlib.repr(seeds)}, not whole numbers that follow each other")
+    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int for seed in seeds):
+        raise unusable(folder / REPLICAS, f"'seeds' is {reprlib.repr(seeds)}, not a list of whole numbers")
+    if any(after != before + 1 for before, after in pairwise(seeds)):
+        raise unusable(folder / REPLICAS, f"'seeds' is {reprlib.repr(seeds)}, which do not follow each other")
+    if len(seeds) > MOST_SEEDS:
+        raise unusable(folder / REPLICAS, f"it has {len(seeds):,} seeds, more than {MOST_SEEDS:,}")
     return description
 
 
@@ -168,14 +174,10 @@ def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str
         If it is missing or damaged.
     """
     try:
-        _check_header(path)
-        with safetensors.safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-            return tensors, file.metadata() or {}
+        return read_tensor_file(path, MOST_OF_A_HEADER)
     except FileNotFoundError:
         raise RunError(f"{path} is missing: no epoch of this run was finished; train again") from None
-    except (OSError, ValueError, safetensors.SafetensorError, AttributeError, KeyError, TypeError) as error:
-        # The last three are what versions of safetensors raise for a type that NumPy does not have.
+    except (OSError, ValueError) as error:
         raise unusable(path, f"cannot be read: {error}") from error
 
 
@@ -217,15 +219,6 @@ def known_source(folder: Path, source: DataSource | None, remedy: str) -> DataSo
             f"{remedy}"
         )
     return source
-
-
-def _check_header(path: Path) -> None:
-    """Refuse a header that is not all there, or so long that to parse it takes much more memory than the file has."""
-    with open_regular(path) as file:
-        size = int.from_bytes(file.read(8), "little")
-        there = os.fstat(file.fileno()).st_size - 8
-    if not 0 < size <= min(there, MOST_OF_A_HEADER):
-        raise ValueError(f"its header of {size:,} bytes is not within the {max(there, 0):,} that follow")
 
 
 def _read_layers(path: Path, settings: Settings) -> Parameters:
@@ -294,7 +287,9 @@ def _read_row(line: str, place: str) -> dict[str, Any]:
     for name, types in COLUMNS.items():
         if name not in row:
             raise unusable(place, f"{name!r} is missing")
-        if type(value := row[name]) not in types or (isinstance(value, float) and not math.isfinite(value)):
+        value = row[name]
+        is_of_kind = type(value) in types and (not isinstance(value, float) or math.isfinite(value))
+        if not is_of_kind or (isinstance(value, int) and value.bit_length() > 63):
             wanted = {int: "a whole number", float: "a finite float", str: "a text"}[types[0]]
             raise unusable(place, f"{name!r} is {reprlib.repr(value)}, not {wanted}")
         if isinstance(value, str) and not DIGEST.fullmatch(value):
@@ -355,6 +350,8 @@ def read_steps(folder: Path, n_epochs: int | None = None) -> Steps:
 
 def unusable(place: object, problem: str) -> RunError:
     """Return the error to raise for a file, or a line of it, that is not as a training writes it."""
+    if len(problem) > MOST_OF_A_MESSAGE:
+        problem = f"{problem[:MOST_OF_A_MESSAGE]}…"
     return RunError(f"{place}: {problem}; restore the file from a copy, or train again")
 
 

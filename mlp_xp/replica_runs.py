@@ -20,9 +20,10 @@ from mlp_xp.backend import Backend
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
 from mlp_xp.digests import first_link
+from mlp_xp.errors import RunError
 from mlp_xp.files import append, write_atomically, writing
 from mlp_xp.replicas import ReplicatedEpoch, settings_of_replicas, spread_of_rows
-from mlp_xp.run_folder import CURVE, PICTURE, REPLICA, REPLICAS
+from mlp_xp.run_folder import CURVE, MOST_SEEDS, PICTURE, REPLICA, REPLICAS
 from mlp_xp.run_writer import RunWriter, begin_folder, line_bytes, recorded, remedy, title
 from mlp_xp.runs import check_free, describe_run, take_folder
 from mlp_xp.settings import Settings
@@ -52,7 +53,10 @@ def record_replicas(
     epochs : iterable of ReplicatedEpoch
         What it returned.
     """
-    folder, each = Path(folder), settings_of_replicas(settings, n)
+    folder = Path(folder)
+    if n > MOST_SEEDS:
+        raise RunError(f"{folder} cannot hold {n:,} seeds, but {MOST_SEEDS:,}; train fewer at once")
+    each = settings_of_replicas(settings, n)
     description = describe_run(settings, data, backend, source, checkpoint_every, keep_checkpoints)
     for one in each:
         check_free(folder / f"{REPLICA}{one.seed}", overwrite)
@@ -73,10 +77,10 @@ def record_replicas(
 
 def describe_replica(description: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """Return what a replica's own ``run.json`` says, given what ``replicas.json`` does and the replica's settings."""
-    own = copy.deepcopy(dict(description))
+    own = copy.deepcopy({name: value for name, value in description.items() if name != "seeds"})
     own["settings"] = settings.to_dict()
     # Trained beside each other: in native arithmetic, alone it has other last bits.
-    own["replicas"] = len(own.pop("seeds"))
+    own["replicas"] = len(description["seeds"])
     own["sha256_start"] = first_link(settings, own["data"]["sha256_train"], own["data"]["sha256_test"])
     return own
 

@@ -18,6 +18,8 @@ RUN, CURVE, STEPS, WEIGHTS, PICTURE = "run.json", "curve.jsonl", "steps.csv", "w
 CHECKPOINTS, INTERRUPTED = "checkpoints", "interrupted.safetensors"
 REPLICAS, REPLICA = "replicas.json", "seed-"
 """Of a folder that holds a run per seed: the file that describes it, and how the runs' own folders begin."""
+MOST_SEEDS = 1 << 12
+"""That a folder of replicas has: each is described anew where its own folder is not there yet."""
 FILES = (RUN, CURVE, STEPS, WEIGHTS, PICTURE, REPLICAS)
 """All that a run folder or a folder of replicas may hold, but for folders."""
 STEPS_HEADER = "epoch,step,loss"

@@ -17,7 +17,7 @@ import numpy as np
 
 from mlp_xp import disk
 from mlp_xp.checkpoint import LAYERS, Checkpoint, select
-from mlp_xp.checkpoint_files import remove_all_but, safetensors_bytes, write_checkpoint
+from mlp_xp.checkpoint_files import remove_all_but, write_checkpoint
 from mlp_xp.divergence import Rollback
 from mlp_xp.errors import RunError, TrainingInterrupted
 from mlp_xp.files import (
@@ -44,6 +44,7 @@ from mlp_xp.run_folder import (
     STEPS_HEADER,
     WEIGHTS,
 )
+from mlp_xp.tensor_files import tensor_bytes
 from mlp_xp.training import Epoch
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class RunWriter:
         keep_lines(folder / CURVE, len(self.curve))
         keep_lines(folder / STEPS, 1 + sum(map(len, self.losses)))
         if checkpoint is not None and not checkpoint.position.step:
-            write_atomically(folder / WEIGHTS, safetensors_bytes(select(checkpoint.tensors, LAYERS)))
+            write_atomically(folder / WEIGHTS, tensor_bytes(select(checkpoint.tensors, LAYERS)))
 
     def write(self, epoch: Epoch) -> None:
         """Add an epoch."""
@@ -133,7 +134,7 @@ class RunWriter:
             self._note(epoch.rollbacks)
             append(folder / STEPS, _steps(epoch.epoch, epoch.step_losses), durable=due)
             append(folder / CURVE, line_bytes(epoch.row()), durable=due)
-            write_atomically(folder / WEIGHTS, safetensors_bytes(select(checkpoint.tensors, LAYERS)))
+            write_atomically(folder / WEIGHTS, tensor_bytes(select(checkpoint.tensors, LAYERS)))
             if due:
                 self._write_checkpoint(checkpoint)
         self.curve.append(epoch.row())

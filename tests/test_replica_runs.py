@@ -105,6 +105,12 @@ def test_a_folder_with_a_run_in_it_is_refused(name: str, tmp_path: Path, digits:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
 
 
+def test_more_seeds_than_can_be_read_again_are_refused(numpy_backend: Backend, tmp_path: Path, digits: Split) -> None:
+    with pytest.raises(RunError, match=r"cannot hold 4,097 seeds, but 4,096; train fewer at once"):
+        record_replicas(tmp_path / "many", SETTINGS, digits, numpy_backend, Never(), 4097)
+    assert not (tmp_path / "many").exists()
+
+
 def test_fewer_replicas_leave_nothing_of_more(numpy_backend: Backend, tmp_path: Path, digits: Split) -> None:
     make(tmp_path, digits, numpy_backend, 4)
     (tmp_path / "seed-6" / "notes.txt").touch()

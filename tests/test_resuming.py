@@ -303,6 +303,25 @@ def test_links_in_a_strangers_run_lead_nowhere(
     assert {path: path.read_bytes() for path in before} == before
 
 
+SEEDS: dict[str, tuple[Any, str]] = {
+    "none": ([], r"'seeds' is \[\], not a list of whole numbers; "),
+    "in words": (["0", "1"], r"'seeds' is \['0', '1'\], not a list of whole numbers; "),
+    "of nothing": ([None], r"'seeds' is \[None\], not a list of whole numbers; "),
+    "fractional": ([0.5, 1.5], r"'seeds' is \[0.5, 1.5\], not a list of whole numbers; "),
+    "no list": (2, "'seeds' is 2, not a list of whole numbers; "),
+    "with a gap": ([0, 2], r"'seeds' is \[0, 2\], which do not follow each other; "),
+    "too many": ([*range(4097)], "it has 4,097 seeds, more than 4,096; "),
+}
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_seeds_that_are_none_are_refused(name: str, tmp_path: Path) -> None:
+    seeds, message = SEEDS[name]
+    (tmp_path / "replicas.json").write_text(json.dumps({"format": 1, "seeds": seeds}))
+    with pytest.raises(RunError, match=rf"replicas\.json: {message}"):
+        RecordedTraining(tmp_path)
+
+
 def test_a_folder_is_free_after_a_refusal(stopped: Path, numpy_backend: Backend, digits: Split) -> None:
     other = Dataset("other", digits.train.features, digits.train.targets, 10).split()
     with pytest.raises(RunError, match="the data are not those it was trained on: n_train is "):

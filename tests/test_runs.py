@@ -368,6 +368,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "settings of text": (edit(lambda d: d.update(settings="lab")), "not a run's description: "),
     "an unknown setting": (edit(lambda d: d["settings"].update(magic=1)), "unknown setting 'magic'"),
     "a bad setting": (edit(lambda d: d["settings"].update(activation="rel")), "must be one of"),
+    "a setting that is a whole book": (
+        edit(lambda d: d["settings"].update(activation="a" * 10**5)),
+        "run.json: not a run's description: activation = 'a{40,500}…; restore the file",
+    ),
     "a setting beyond the floats": (
         edit(lambda d: d["settings"].update(learning_rate=10**400)),
         "not a run's description: ",

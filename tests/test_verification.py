@@ -668,6 +668,7 @@ UNUSABLE: dict[str, tuple[Alteration, str]] = {
     "an accuracy that is no number": (of_row(0, "accuracy", float("nan")), "line 1: 'accuracy' is nan, not a finite"),
     "no loss": (of_row(0, "loss", None), "line 1: 'loss' is None, not a finite float"),
     "an epoch of truth": (of_row(1, "epoch", True), "line 2: 'epoch' is True, not a whole number"),
+    "an epoch beyond all": (of_row(1, "epoch", 10**4000), r"line 2: 'epoch' is 10+\.\.\.0+, not a whole number"),
     "a fraction of an epoch": (of_row(1, "epoch", 1.0), "line 2: 'epoch' is 1.0, not a whole number"),
     "a digest that is no text": (of_row(2, "sha256_chain", 7), "line 3: 'sha256_chain' is 7, not a text"),
     "a digest in a list": (of_row(2, "sha256_layers", ["x"]), r"line 3: 'sha256_layers' is \['x'\], not a text"),

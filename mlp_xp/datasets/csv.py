@@ -9,16 +9,15 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlp_xp.datasets.files import data_error, open_text
+from mlp_xp.datasets.files import MOST_OF_A_LINE, data_error, open_text
 from mlp_xp.datasets.targets import Samples, take_column
+from mlp_xp.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from mlp_xp.errors import DataError
 
 
 def read(path: Path, *, label_column: int = 0, header: bool | None = None) -> Samples:
@@ -59,6 +58,8 @@ def read_table(path: Path, *, header: bool | None = None) -> NDArray[Any]:
                 next(_rows(path, lines), None)
             try:
                 table = np.loadtxt(lines, kind, comments=None, delimiter=",", quotechar='"', ndmin=2)
+            except DataError:  # a ValueError, too
+                raise
             except (ValueError, Warning) as error:
                 reason = str(error)
                 continue
@@ -68,17 +69,37 @@ def read_table(path: Path, *, header: bool | None = None) -> NDArray[Any]:
 
 
 def has_header(path: Path) -> bool:
-    """Tell whether a cell of the first row is text (an empty cell is not: it is a fault in the data)."""
+    """Tell whether a cell of the first row is text (an empty cell is not: it is a fault in the data).
+
+    Raises
+    ------
+    DataError
+        There is no row; the file cannot be read.
+    """
     with open_text(path) as lines:
         _, cells = next(_rows(path, lines), (0, []))
+    if not cells:
+        raise _no_rows(path, header=False)
     return any(cell.strip() and _number(cell) is None for cell in cells)
 
 
 def _rows(path: Path, lines: IO[str]) -> Iterator[tuple[int, list[str]]]:
     """Yield the line number and the cells of each row that is not blank."""
-    reader = csv.reader(lines)
+    length = 0
+
+    def bounded(lines: Iterable[str]) -> Iterator[str]:
+        nonlocal length
+        for line in lines:
+            length += len(line)
+            if length > MOST_OF_A_LINE:  # of one row: its quotes go on over the ends of lines
+                problem = f"its row has more than {MOST_OF_A_LINE:,} characters"
+                raise data_error(f"{path}:{reader.line_num + 1}", problem, "write a sample per line")
+            yield line
+
+    reader = csv.reader(bounded(lines))
     try:
         for cells in reader:
+            length = 0
             if cells:
                 yield reader.line_num, cells
     except csv.Error as error:
@@ -113,9 +134,12 @@ def _first_fault(path: Path, header: bool, reason: str) -> DataError:
             if fault := _fault(cells, width):
                 return data_error(f"{path}:{line}", *fault)
     if not width:
-        problem = "a header and no rows" if header else "no rows"
-        return data_error(path, problem, "give at least one row of numbers")
+        return _no_rows(path, header)
     return data_error(path, f"NumPy cannot read it ({reason})", "write it as plain comma-separated numbers")
+
+
+def _no_rows(path: Path, header: bool) -> DataError:
+    return data_error(path, "a header and no rows" if header else "no rows", "give at least one row of numbers")
 
 
 def _fault(cells: list[str], width: int) -> tuple[str, str] | None:
@@ -127,11 +151,14 @@ def _fault(cells: list[str], width: int) -> tuple[str, str] | None:
         if not cell.strip():
             return f"{place} is empty", "write a number there, or remove the row or the trailing comma"
         if number is None:
-            text = cell if len(cell) <= 40 else cell[:37] + "..."
-            return f"{place} is not a number: {text!r}", _remedy(cell)
+            return f"{place} is not a number: {_shortened(cell)!r}", _remedy(cell)
         if not math.isfinite(number):
-            return f"{place} is not finite: {cell.strip()!r}", "remove the row or replace the value"
+            return f"{place} is not finite: {_shortened(cell.strip())!r}", "remove the row or replace the value"
     return None
+
+
+def _shortened(cell: str) -> str:
+    return cell if len(cell) <= 40 else cell[:37] + "..."
 
 
 def _remedy(cell: str) -> str:

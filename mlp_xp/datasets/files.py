@@ -20,6 +20,9 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 24
 _BUFFER = 1 << 17
 
+MOST_OF_A_LINE = 1 << 21
+"""Bytes of a line of text: a million digits with their commas; a row takes up to thirty times as much memory."""
+
 
 def data_error(place: object, problem: str, remedy: str) -> DataError:
     """Return the error to raise: where it is, what is wrong, and what to do about it."""
@@ -74,6 +77,27 @@ class _Inflated(io.RawIOBase):
 
     def tell(self) -> int:
         return self._inflated.tell()
+
+
+class _Lines(io.RawIOBase):
+    """What comes out of a file, as long as its lines are of bounded length: a text's reader takes each as a whole."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file, self._path, self._length = file, path, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._file.read(min(len(buffer), _BUFFER))
+        buffer[: len(piece)] = piece
+        # Of the line that has not ended yet; that within a piece is shorter than the piece.
+        ended = max(piece.rfind(b"\n"), piece.rfind(b"\r"))
+        self._length = len(piece) - ended - 1 if ended >= 0 else self._length + len(piece)
+        if self._length > MOST_OF_A_LINE:
+            problem = f"a line has more than {MOST_OF_A_LINE:,} bytes"
+            raise data_error(self._path, problem, "write a sample per line; .npy holds the widest tables")
+        return len(piece)
 
 
 @contextmanager
@@ -138,8 +162,10 @@ def open_text(path: Path) -> Iterator[IO[str]]:
 
     Bytes that are not UTF-8 become U+FFFD: harmless in a header, and no number anywhere else.
     """
-    with open_binary(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", errors="replace") as text:
-        yield text
+    with open_binary(path) as binary:
+        lines = io.BufferedReader(_Lines(binary, path), _BUFFER)
+        with io.TextIOWrapper(lines, "utf-8-sig", errors="replace") as text:
+            yield text
 
 
 def read_at_most(stream: IO[bytes], limit: int) -> bytearray:

@@ -62,7 +62,11 @@ def read(path: Path, *, sha256: str | None = None) -> NDArray[Any]:
         if digest.hexdigest() != sha256:
             problem = f"not the known file: the SHA-256 of its contents is {digest.hexdigest()}, not {sha256}"
             raise data_error(path, problem, "delete it and get it again")
-    return np.frombuffer(content, kind).reshape(shape).astype(kind.newbyteorder("="), copy=False)
+    try:
+        values = np.frombuffer(content, kind).reshape(shape)
+    except ValueError as error:  # of more axes than NumPy knows, or of immense ones beside one of length 0
+        raise data_error(path, f"its header is of no array ({error})", _AGAIN) from error
+    return values.astype(kind.newbyteorder("="), copy=False)
 
 
 def _read_header(path: Path, stream: IO[bytes]) -> tuple[bytes, tuple[int, ...], np.dtype[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import warnings
 import zipfile
 from typing import IO, TYPE_CHECKING, Any
 
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 FEATURES_NAMES = ("x", "X", "features", "images", "data")
 LABELS_NAMES = ("y", "Y", "labels", "targets", "target")
 
+MOST_OF_A_DIRECTORY = 1 << 20
+"""Bytes of an archive's list of its members, which is read as a whole and takes many times as much memory: 10,000."""
+
+_MOST_AXES = 64
+"""Of any array of NumPy's."""
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Of compression, that NumPy writes; a piece of the others may inflate a million times before anybody can count."""
 _ENCRYPTED = 1
 _LOCAL_HEADER = "<26xHH"
 """Of a member of an archive: its last two fields are the lengths of what lies between it and the bytes."""
@@ -95,13 +103,9 @@ def _read_member(path: Path, names: tuple[str, ...], largest_in_memory: int | No
     """Return an array, or a table if that is larger and the member is not compressed (None: never a table)."""
     with open_binary(path) as file:
         try:
-            with zipfile.ZipFile(file) as archive:
-                members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-                name = next((name for name in names if name in members), None)
-                if name is None:
-                    problem = f"holds no array {' or '.join(names)}, only {', '.join(members) or 'nothing'}"
-                    raise data_error(path, problem, f"save it with numpy.savez(file, {names[0]}=...)")
-                info, place = members[name], f"{path}[{name}]"
+            with zipfile.ZipFile(_Pieces(file)) as archive:
+                info, name = _find_member(path, archive, names)
+                place = f"{path}[{name}]"
                 # Both sizes are a stranger's word; but no more comes out of a member than it says it has.
                 if info.file_size > most_inflated(min(info.compress_size, file_state(file)[0])):
                     problem = f"{name} has {info.file_size:,} bytes in {info.compress_size:,}, as no honest data do"
@@ -116,6 +120,37 @@ def _read_member(path: Path, names: tuple[str, ...], largest_in_memory: int | No
             raise
         except Exception as error:  # whichever layer notices first: zip, the compression, encryption
             raise data_error(path, f"not a whole .npz archive ({error})", "save the archive again") from error
+
+
+class _Pieces:
+    """A file that is read in pieces of bounded length, because `zipfile` reads an archive's directory as one."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        if size > MOST_OF_A_DIRECTORY:
+            raise ValueError(f"its directory has {size:,} bytes, more than {MOST_OF_A_DIRECTORY:,}")
+        return self._file.read(size)
+
+
+def _find_member(path: Path, archive: zipfile.ZipFile, names: tuple[str, ...]) -> tuple[zipfile.ZipInfo, str]:
+    """Return the member under the first of these names, and that name."""
+    members = [(info.filename.removesuffix(".npy"), info) for info in archive.infolist()]
+    there = [name for name, _ in members]
+    name = next((name for name in names if name in there), None)
+    if name is None:
+        listed = ", ".join(there[:20]) + (f" and {len(there) - 20:,} more" if len(there) > 20 else "")
+        problem = f"holds no array {' or '.join(names)}, only {listed or 'nothing'}"
+        raise data_error(path, problem, f"save it with numpy.savez(file, {names[0]}=...)")
+    if there.count(name) > 1:
+        raise data_error(path, f"holds {there.count(name)} arrays {name}", "save it again, with one of them")
+    info = members[there.index(name)][1]
+    if info.compress_type not in _METHODS:
+        problem = f"{name} is compressed by method {info.compress_type}, which NumPy does not use"
+        raise data_error(path, problem, "save it again, with numpy.savez_compressed")
+    return info, name
 
 
 def _is_stored(info: zipfile.ZipInfo) -> bool:
@@ -148,15 +183,19 @@ def _read_header(place: object, stream: IO[bytes], end: int) -> tuple[tuple[int,
     try:
         version = npy_format.read_magic(stream)
         read_header = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
-        shape, columns_first, kind = read_header[version](stream)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python's, about the literal's style
+            shape, columns_first, kind = read_header[version](stream)
     except Exception as error:  # the header is a Python literal, and its parser raises what the text provokes
         raise data_error(place, f"not a .npy array ({error})", "write it with numpy.save") from error
+    if len(shape) > _MOST_AXES or not all(type(length) is int and 0 <= length < 1 << 63 for length in shape):
+        raise data_error(place, "broken: its header's shape is none that an array can have", "save it again")
     if kind.hasobject:
         problem = "holds Python objects, which only unpickling could read and which is not done"
         raise data_error(place, problem, "convert to integers or floats, then save again")
     promised = math.prod(shape) * kind.itemsize
     found = end - stream.tell()
-    if min(shape, default=0) < 0 or promised != found:
+    if promised != found:
         what = "truncated" if found < promised else "broken"
         problem = f"{what}: its header {shape} promises {promised:,} bytes of values, the file has {found:,}"
         raise data_error(place, problem, "save it again")

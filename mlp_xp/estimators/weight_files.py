@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import safetensors
-import safetensors.numpy
 from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp.errors import DataError
@@ -16,10 +13,14 @@ from mlp_xp.estimators.description import describe, restore
 from mlp_xp.estimators.inputs import to_host
 from mlp_xp.estimators.state_dict import to_state_dict
 from mlp_xp.files import write_atomically
+from mlp_xp.tensor_files import header_length, read_tensor_file, tensor_bytes
 
 if TYPE_CHECKING:
     from mlp_xp.estimators.multilayer_perceptron import BaseMultilayerPerceptron
 
+MOST_OF_A_HEADER = 1 << 22
+"""Bytes of the file's header, the description in it: 150,000 names of features, or 200,000 epochs' losses. To parse any
+other takes some ten times as much memory, before what is in it could be looked at."""
 KEY = "mlp_xp.neural_network"
 """Of the file's metadata: what `mlp_xp.estimators.description.describe` returns."""
 NOT_OURS = (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
@@ -41,7 +42,8 @@ def save(
     TypeError
         If it is no estimator of this project's, or a parameter or ``classes_`` has no form in a file.
     ValueError
-        If its parameters no longer fit what was fitted, or that is not finite: `load` would refuse it.
+        If its parameters no longer fit what was fitted, or that is not finite, or all but the tensors takes more than
+        `MOST_OF_A_HEADER` bytes: `load` would refuse it.
     OSError
         If the file cannot be written; an old one is then still whole.
     """
@@ -50,12 +52,15 @@ def save(
         raise TypeError(f"{' or '.join(kinds)} of mlp_xp.neural_network is wanted, not {name}")
     check_is_fitted(estimator)
     described = describe(estimator)
-    tensors = {name: np.array(to_host(array), order="C") for name, array in to_state_dict(estimator).items()}
+    tensors = {name: to_host(array) for name, array in to_state_dict(estimator).items()}
     try:
         restore(described, tensors, kinds)
     except NOT_OURS as error:
         raise ValueError(f"{path}: not written, as it could not be read again: {error}") from error
-    write_atomically(Path(path), safetensors.numpy.save(tensors, metadata={KEY: described}))
+    content = tensor_bytes(tensors, {KEY: described})
+    if (size := header_length(content)) > MOST_OF_A_HEADER:
+        raise ValueError(f"{path}: not written: all but the tensors takes {size:,} bytes, at most {MOST_OF_A_HEADER:,}")
+    write_atomically(Path(path), content)
 
 
 def load(path: Path | str, kinds: Mapping[str, type[BaseMultilayerPerceptron]]) -> BaseMultilayerPerceptron:
@@ -67,10 +72,8 @@ def load(path: Path | str, kinds: Mapping[str, type[BaseMultilayerPerceptron]]) 
         If the file is missing, damaged, or holds no estimator.
     """
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    except (OSError, safetensors.SafetensorError, *NOT_OURS) as error:
+        tensors, metadata = read_tensor_file(Path(path), MOST_OF_A_HEADER)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as safetensors: {error}") from error
     try:
         return restore(metadata[KEY], tensors, kinds)

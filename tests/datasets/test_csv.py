@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mlp_xp.datasets import csv, load, load_features
+from mlp_xp.datasets.files import MOST_OF_A_LINE
 from mlp_xp.errors import DataError
 
 if TYPE_CHECKING:
@@ -290,14 +291,41 @@ def test_a_small_file_that_inflates_beyond_all_bounds(tmp_path: Path, header: bo
         csv.read_table(path, header=header)
 
 
-def test_one_line_without_an_end_does_not_fill_the_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("header", [True, False, None])
+def test_one_line_without_an_end_does_not_fill_the_memory(tmp_path: Path, header: bool | None) -> None:
     path = tmp_path / "x.csv.gz"
     path.write_bytes(gzip.compress(b"0" * 100_000_000))
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match=r"inflates to more than 16,777,216 bytes"):
-            csv.read_table(path)
+        with pytest.raises(DataError, match=r"a line has more than 2,097,152 bytes; write a sample per line"):
+            csv.read_table(path, header=header)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 100_000_000
+    assert peak < 50_000_000
+
+
+def test_the_longest_line_is_read_and_a_longer_one_is_not(path: Path) -> None:
+    widest = b"0," * (MOST_OF_A_LINE // 2 - 1) + b"0\n"
+    path.write_bytes(widest * 3)
+    assert csv.read_table(path).shape == (3, MOST_OF_A_LINE // 2)
+    path.write_bytes(b"0,0\n" + b"0," * MOST_OF_A_LINE + b"0\n")
+    with pytest.raises(DataError, match=r"a line has more than 2,097,152 bytes; "):
+        csv.read_table(path)
+
+
+def test_a_row_that_goes_on_over_many_lines_is_bounded_too(path: Path) -> None:
+    path.write_bytes(b'"10\n",' * 400_000)
+    with pytest.raises(DataError, match=r"table\.csv:349526: its row has more than 2,097,152 characters; write"):
+        csv.read_table(path)
+
+
+def test_a_quote_that_is_part_of_a_name_ends_with_its_line(path: Path) -> None:
+    path.write_bytes(b'label,5" pipe\n' + b"0,1\n1,2\n" * 400_000)
+    assert csv.read_table(path).shape == (800_000, 2)
+
+
+def test_an_error_quotes_the_beginning_of_a_long_cell(path: Path) -> None:
+    path.write_bytes(b"0," + b"9" * 100_000 + b"\n")
+    with pytest.raises(DataError, match=r"column 2 of 2 is not finite: '9{37}\.\.\.'; "):
+        csv.read_table(path)

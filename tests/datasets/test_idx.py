@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -199,3 +200,11 @@ def test_cut_or_changed_files_give_an_array_or_a_data_error(
         idx.read(path)
     except DataError as error:
         assert str(error).startswith(f"{path}: ")  # noqa: PT017 - either outcome is right
+
+
+@pytest.mark.parametrize("shape", [(1,) * 255, (0,) * 255, (0,) + (2**32 - 1,) * 5])
+def test_shapes_that_no_array_of_numpys_can_have(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    header = struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape)
+    (tmp_path / "images").write_bytes(header + bytes(math.prod(shape)))
+    with pytest.raises(DataError, match=r"images: its header is of no array \(.+\); get or make the file again"):
+        idx.read(tmp_path / "images")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 import struct
+import tracemalloc
+import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from mlp_xp.datasets import load, load_features, npy
 from mlp_xp.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 in_one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -222,3 +225,86 @@ def test_cut_or_changed_files_give_data_or_a_data_error(
         load(path)
     except DataError as error:
         assert str(error).startswith(str(path))  # noqa: PT017 - either outcome is right
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        f"({'9' * 4000}, {'9' * 4000})",  # Python does not even print their product
+        f"(0x{'f' * 6000}, 1)",
+        f"(0, {10**30})",
+        "(True, True)",
+        f"({'1, ' * 65})",
+    ],
+)
+def test_shapes_that_no_array_can_have(tmp_path: Path, shape: str) -> None:
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}"
+    (tmp_path / "t.npy").write_bytes(with_header(header, b"1"))
+    with pytest.raises(DataError, match=r"t\.npy: broken: its header's shape is none that an array can have; save it"):
+        load(tmp_path / "t.npy")
+
+
+def test_what_python_thinks_of_a_header_is_no_matter_of_the_reader(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    warnings.simplefilter("always")
+    (tmp_path / "t.npy").write_bytes(with_header("1if 2else 3"))
+    with pytest.raises(DataError, match=r"not a \.npy array"):
+        load(tmp_path / "t.npy")
+    assert not recwarn.list
+
+
+def zipped(path: Path, members: Iterable[tuple[str, bytes]], method: int = zipfile.ZIP_STORED) -> None:
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", method) as file:
+        warnings.simplefilter("ignore")  # of a name that is there twice
+        for name, content in members:
+            file.writestr(name, content)
+
+
+def test_a_name_that_is_there_twice(tmp_path: Path) -> None:
+    """Which of them was meant? zipfile would take the last."""
+    path, x, y = tmp_path / "t.npz", encoded(np.eye(2)), encoded(np.arange(2))
+    for names in (("x.npy", "x.npy"), ("x", "x.npy")):
+        zipped(path, [*((name, x) for name in names), ("y.npy", y)])
+        with pytest.raises(DataError, match=r"t\.npz: holds 2 arrays x; save it again, with one of them"):
+            load(path)
+    zipped(path, [("a", x), ("a", x), ("x.npy", x), ("y.npy", y)])
+    assert load(path).n_samples == 2
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compression_that_numpy_does_not_use(tmp_path: Path, method: int) -> None:
+    """A few of their bytes become gigabytes in one step, whatever size the directory states."""
+    path = tmp_path / "t.npz"
+    zipped(path, [("x.npy", bytes(10_000_000)), ("y.npy", encoded(np.arange(2)))], method)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(struct.pack("<I", 10_000_000), struct.pack("<I", 1000)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=rf"t\.npz: x is compressed by method {method}, which NumPy does not use; "):
+            load(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+def test_an_archive_of_very_many_members(tmp_path: Path) -> None:
+    """A member has 47 bytes in the file and some 300 in memory: the list is refused by its length."""
+    path = tmp_path / "t.npz"
+    zipped(path, [(f"{i}.npy", b"") for i in range(1000)])
+    with pytest.raises(DataError, match=r"holds no array x or .*, only 0, 1, .*, 19 and 980 more; save it with"):
+        load(path)
+    entry = b"PK\1\2" + bytes(24) + struct.pack("<3H12x", 1, 0, 0) + b"a"  # the directory alone, without the members
+    length = 47 * 1_000_000
+    end = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 1_000_000, 1_000_000, length, 0)
+    end += struct.pack("<4sIQI", b"PK\6\7", 0, length, 1) + b"PK\5\6" + bytes(4) + b"\xff" * 12 + bytes(2)
+    path.write_bytes(entry * 1_000_000 + end)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"its directory has 47,000,000 bytes, more than 1,048,576"):
+            load(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2_000_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import tracemalloc
 import warnings
@@ -307,3 +308,37 @@ def test_files_that_hold_no_estimator(tmp_path: Path) -> None:
     save_file({"0.weight": np.ones((2, 3))}, path)
     with pytest.raises(DataError, match=r"holds no estimator .* \(KeyError"):
         load(path)
+
+
+def test_a_pipe_is_no_estimator(tmp_path: Path) -> None:
+    """To open one would wait until somebody writes to it."""
+    os.mkfifo(tmp_path / "x")
+    with pytest.raises(DataError, match=r"x: cannot be read as safetensors: it is a pipe or a device, not a file"):
+        load(tmp_path / "x")
+
+
+def test_headers_are_believed_up_to_a_limit(tmp_path: Path) -> None:
+    """All that is in one is parsed before anything of it can be looked at."""
+    path, classifier = tmp_path / "x", MLPClassifier(**FEW).fit(X, Y)
+    save(classifier, path)
+    content = path.read_bytes()
+    for size in (0, len(content) - 7, 2**63):
+        path.write_bytes(struct.pack("<Q", size) + content[8:])
+        with pytest.raises(
+            DataError, match=rf"its header of {size:,} bytes is not within the {len(content) - 8:,} that"
+        ):
+            load(path)
+    path.write_bytes(struct.pack("<Q", 5_000_000) + bytes(6_000_000))
+    with pytest.raises(DataError, match=r"its header of 5,000,000 bytes is not within .* 4,194,304 that are believed"):
+        load(path)
+
+
+def test_what_is_too_long_to_be_believed_is_not_written(tmp_path: Path) -> None:
+    classifier = MLPClassifier(**FEW).fit(X, Y)
+    classifier.loss_curve_ = [0.125] * 400_000
+    save(classifier, tmp_path / "x")
+    assert load(tmp_path / "x").loss_curve_ == classifier.loss_curve_
+    classifier.loss_curve_ *= 2
+    with pytest.raises(ValueError, match=r"not written: all but the tensors takes 5,[0-9,]+ bytes, at most 4,194,304"):
+        save(classifier, tmp_path / "y")
+    assert not (tmp_path / "y").exists()
