@@ -39,7 +39,7 @@ class Stop:
 
 
 @contextlib.contextmanager
-def stopping(on_signal: Callable[[Stop], None], on_second: Callable[[], None]) -> Iterator[Stop]:
+def stopping(stop: Stop, on_signal: Callable[[Stop], None], on_second: Callable[[], None]) -> Iterator[None]:
     """Catch SIGINT and SIGTERM while the ``with`` block lasts: the first asks to stop, a second one ends the process.
 
     The second is seen by a thread of its own, so that it also ends a process that is deep in a library's code, where
@@ -47,14 +47,15 @@ def stopping(on_signal: Callable[[Stop], None], on_second: Callable[[], None]) -
 
     Parameters
     ----------
+    stop : Stop
+        Told of the first signal.
     on_signal : callable
         Told of the first signal, in the main thread.
     on_second : callable
         Called by that thread right before the process ends with 128 + the signal's number and no more ado.
     """
-    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield
         return
 
     def note(number: int, _: FrameType | None) -> None:
@@ -71,7 +72,7 @@ def stopping(on_signal: Callable[[Stop], None], on_second: Callable[[], None]) -
     before = {each: signal.signal(each, note) for each in caught}
     wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     try:
-        yield stop
+        yield
     finally:
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():

@@ -71,8 +71,8 @@ class RecordedRun:
         How many networks were trained beside each other, this one among them.
     learning_rates : dict of (int, int) to float
         From an epoch's step on, where the training had diverged and went on with another one.
-    resumed_on : list of str
-        The backends it went on on.
+    backends : list of str
+        All that trained, in order.
     checkpoints : list of int
         The epochs after which one was kept, in order.
 
@@ -96,7 +96,8 @@ class RecordedRun:
                 (int(each["epoch"]), int(each["step"])): float(each["learning_rate"])
                 for each in description.get("rollbacks", [])
             }
-            self.resumed_on = [str(each["backend"]["name"]) for each in description.get("resumed", [])]
+            went_on = [str(each["backend"]["name"]) for each in description.get("resumed", [])]
+            self.backends = list(dict.fromkeys([self.backend, *went_on]))
         self.curve = read_curve(self.folder)
         if not self.curve:
             raise RunError(f"{self.folder / CURVE} is empty: no epoch of this run was finished; train again")

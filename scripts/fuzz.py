@@ -58,7 +58,7 @@ def fuzz_one(name: str, inputs: int, corpus: Path, seed: int, folder: Path) -> N
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
             print(f"{place}: {wrong}", file=sys.stderr, flush=True)
-        if result["inputs"] in (inputs // 2, inputs - 1):
+        if result["inputs"] in (inputs // 2, inputs):
             print(f"RESULT {json.dumps(result)}", flush=True)
 
     def mutate_file(content: bytes, most: int, seed: int) -> bytes:
@@ -66,7 +66,7 @@ def fuzz_one(name: str, inputs: int, corpus: Path, seed: int, folder: Path) -> N
             return bytes(atheris.Mutate(content, most))
         return mutate(INSIDES[name], content, most, seed, lambda part, size: bytes(atheris.Mutate(part, size)))
 
-    options = [f"-runs={inputs}", f"-max_len={LARGEST}", f"-seed={seed}", "-timeout=30", "-rss_limit_mb=4096"]
+    options = [f"-runs={inputs + 2}", f"-max_len={LARGEST}", f"-seed={seed}", "-timeout=30", "-rss_limit_mb=4096"]
     options.append("-mutate_depth=2")  # more would damage most files beyond all reading
     old = [str(corpus / name)] if (corpus / name).is_dir() else []
     work = folder / "work"

@@ -79,6 +79,9 @@ def test_another_backend_is_remarked(run: Path, capsys: pytest.CaptureFixture[st
     assert "the run was on" not in capsys.readouterr().err, "by default it goes on where it was last"
     backends = [each["backend"]["name"] for each in json.loads((run / "run.json").read_text())["resumed"]]
     assert backends == ["jax", "jax"]
+    assert main(["verify", str(run), "--epochs", "0-1"]) == 0
+    remark = "this run was trained on numpy and then on jax; in native arithmetic the bits can only be those of the epo"
+    assert remark in capsys.readouterr().err
 
 
 def test_data_that_were_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,17 +145,51 @@ def test_a_rollback_is_a_remark(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert remark.endswith("; went on from epoch 1, step 0 with the learning rate 0.13")
 
 
+COMMAND = [
+    sys.executable,
+    "-c",
+    # Tests may be run in the background, where Ctrl-C is ignored, and what is ignored is inherited.
+    """
+import signal, sys, time
+import mlp_xp.cli.train
+from mlp_xp.cli import main
+
+def load_split(source):
+    print("loading", flush=True)
+    time.sleep(60)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if "slowly" in sys.argv:
+    mlp_xp.cli.train.load_split = load_split
+sys.exit(main([word for word in sys.argv[1:] if word != "slowly"]))
+""",
+]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX's signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_a_signal_before_there_is_anything_to_save_is_not_waited_on(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    pipe = subprocess.PIPE
+    command = [*COMMAND, "slowly", "train", "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"loading\n"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (code, b"mlp-xp: interrupted\n" if number == signal.SIGINT else b"")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="POSIX's signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "not kept"])
 def test_a_signal_finishes_the_step_and_saves(number: signal.Signals, code: int, kept: bool, tmp_path: Path) -> None:
     run = tmp_path / "run"
     out = ["--out", str(run)] if kept else []
-    # Tests may be run in the background, where Ctrl-C is ignored, and what is ignored is inherited.
-    command = ["import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"]
-    command = [sys.executable, "-c", command[0] + "; from mlp_xp.cli import main; sys.exit(main())"]
     pipe = subprocess.PIPE
-    with subprocess.Popen([*command, "train", *QUICK, "--epochs", "100000", *out], stdout=pipe, stderr=pipe) as process:
+    with subprocess.Popen([*COMMAND, "train", *QUICK, "--epochs", "100000", *out], stdout=pipe, stderr=pipe) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(number)

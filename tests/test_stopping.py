@@ -33,7 +33,8 @@ def never() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_only_asks(number: signal.Signals) -> None:
     told: list[Stop] = []
-    with stopping(told.append, never) as stop:
+    stop = Stop()
+    with stopping(stop, told.append, never):
         assert not stop()
         assert stop.exit_code == 0
         signal.raise_signal(number)
@@ -45,7 +46,8 @@ def test_the_first_signal_only_asks(number: signal.Signals) -> None:
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with stopping(lambda _: None, never) as stop:
+        stop = Stop()
+        with stopping(stop, lambda _: None, never):
             signal.raise_signal(signal.SIGINT)
             assert not stop()
     finally:
@@ -56,7 +58,8 @@ def test_another_thread_can_do_without() -> None:
     found: list[bool] = []
 
     def work() -> None:
-        with stopping(lambda _: None, never) as stop:
+        stop = Stop()
+        with stopping(stop, lambda _: None, never):
             found.append(stop())
 
     thread = threading.Thread(target=work)
@@ -67,8 +70,8 @@ def test_another_thread_can_do_without() -> None:
 
 DEEP = """
 import hashlib, os, sys
-from mlp_xp.stopping import stopping
-with stopping(lambda stop: None, lambda: os.write(2, b"at once")):
+from mlp_xp.stopping import Stop, stopping
+with stopping(Stop(), lambda stop: None, lambda: os.write(2, b"at once")):
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # minutes in C, where no handler of Python's runs
 """

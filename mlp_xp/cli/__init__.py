@@ -35,8 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or what the subcommand says; 2 if the user has something to mend; 130 after Ctrl-C, and 141 if nobody
-        reads the output any more (what a shell reports of a program that SIGINT or SIGPIPE ended).
+        0, or what the subcommand says; 2 if the user has something to mend; 130 after Ctrl-C, 143 after SIGTERM and
+        141 if nobody reads the output any more (what a shell reports of a program that SIGINT, SIGTERM or SIGPIPE
+        ended).
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error: not every console has every character

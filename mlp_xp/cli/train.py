@@ -100,29 +100,35 @@ class _Work(NamedTuple):
 
 def run(options: argparse.Namespace) -> int:
     """Train, printing the lab's line per epoch; 128 + the signal's number if one came."""
-    with stopping(_announce, lambda: note_at_once("stopped at once")) as stop:
-        work = _begin(options, stop) if options.resume is None else _go_on(options, stop)
-        result = "test loss" if work.data.train.n_classes is None else "test accuracy"
-        of_seeds = f"; mean ± standard deviation of {work.n_replicas} seeds" if work.n_replicas else ""
-        note(describe(work.data))
-        note(f"each line: epoch, mean loss of its batches, {result}{of_seeds}")
-        try:
-            _watch(work)
-        except TrainingInterrupted as interruption:
-            note(f"{interruption}; {_how_to_go_on(work)}")
-            return stop.exit_code
-        except RunError:
-            raise  # says it
-        except TrainingDiverged:
-            if work.folder is not None:
-                note(f"--on-divergence rollback goes on with half the learning rate: --resume {work.folder}")
-            raise
-        except (MLPXPError, MemoryError):
-            note(_how_to_go_on(work))
-            raise
-        kept = "nothing is kept; --out RUN records curve, weights and plot"
-        note(kept if work.folder is None else f"recorded in {work.folder}")
+    stop = Stop()
+    # A signal that comes before there is anything to save, perhaps while data are downloaded, ends it as any program.
+    work = _begin(options, stop) if options.resume is None else _go_on(options, stop)
+    with stopping(stop, _announce, lambda: note_at_once("stopped at once")):
+        return _train(work, stop)
+
+
+def _train(work: _Work, stop: Stop) -> int:
+    result = "test loss" if work.data.train.n_classes is None else "test accuracy"
+    of_seeds = f"; mean ± standard deviation of {work.n_replicas} seeds" if work.n_replicas else ""
+    note(describe(work.data))
+    note(f"each line: epoch, mean loss of its batches, {result}{of_seeds}")
+    try:
+        _watch(work)
+    except TrainingInterrupted as interruption:
+        note(f"{interruption}; {_how_to_go_on(work)}")
         return stop.exit_code
+    except RunError:
+        raise  # says it
+    except TrainingDiverged:
+        if work.folder is not None:
+            note(f"--on-divergence rollback goes on with half the learning rate: --resume {work.folder}")
+        raise
+    except (MLPXPError, MemoryError):
+        note(_how_to_go_on(work))
+        raise
+    kept = "nothing is kept; --out RUN records curve, weights and plot"
+    note(kept if work.folder is None else f"recorded in {work.folder}")
+    return stop.exit_code
 
 
 def _watch(work: _Work) -> None:

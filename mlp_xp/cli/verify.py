@@ -61,6 +61,11 @@ def run(options: argparse.Namespace) -> int:
                 f"native arithmetic promises nothing across libraries, versions or machines: elsewhere than where "
                 f"{recorded.backend} trained this run, other bits may be rounding; --arithmetic exact promises the bits"
             )
+        if native and len(recorded.backends) > 1:
+            note(
+                f"this run was trained on {' and then on '.join(recorded.backends)}; in native arithmetic the bits can "
+                f"only be those of the epochs that {backend.name} trained: --epochs names some"
+            )
         if native and recorded.replicas > 1:
             note(
                 f"this is one of {recorded.replicas} replicas that were trained in one computation; trained alone, as "
