@@ -23,6 +23,8 @@ LEAST_EXACT = 2.0**-100
 """Products with a smaller setting could be subnormal numbers, which some libraries take for 0."""
 MOST_UNITS = 2**28
 """Of a layer: two such ones have more weights than any machine holds, and not more than NumPy can count."""
+SEEDS = 2**128
+"""Below it are as many bits as NumPy's own seeds have; a seed's digits are part of a folder's name."""
 
 CHOICES: Mapping[str, Iterable[str]] = {
     "activation": ACTIVATIONS,
@@ -108,7 +110,7 @@ class Settings:
     init : str
         A name in `mlp_xp.initializers.INITIALIZERS`.
     seed : int
-        ≥ 0; decides the initial parameters, every epoch's order, and the units that dropout leaves out.
+        ≥ 0 and < 2¹²⁸; decides the initial parameters, every epoch's order, and the units that dropout leaves out.
     dtype : str
         "float32" or "float64"; "" (the default) is float32, and float64 in exact arithmetic, which has no other.
     arithmetic : str
@@ -164,6 +166,7 @@ class Settings:
         )
         for name, least in (("batch_size", 1), ("epochs", 1), ("pretrain_epochs", 1), ("seed", 0)):
             _require(_whole(getattr(self, name), least), name, self, f"a whole number ≥ {least}")
+        _require(self.seed < SEEDS, "seed", self, f"a whole number < {SEEDS}")
         for name in ("learning_rate", "epsilon"):
             _require(_real(getattr(self, name)) and getattr(self, name) > 0, name, self, "a number > 0")
         for name in ("momentum", "beta_1", "beta_2", "dropout"):

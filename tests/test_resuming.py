@@ -314,6 +314,20 @@ SEEDS: dict[str, tuple[Any, str]] = {
 }
 
 
+def test_a_seed_too_long_for_a_folders_name_is_refused(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
+    folder, last = tmp_path / "run", replace(NATIVE, epochs=1, seed=2**128 - 1)
+    with pytest.raises(SettingsError, match=f"seed = {2**128}: must be a whole number < {2**128}"):
+        start(folder, last, digits, numpy_backend, 2)
+    assert not folder.exists()
+    list(start(folder, replace(last, seed=2**128 - 2), digits, numpy_backend, 2))
+    path = folder / "replicas.json"
+    path.write_text(
+        path.read_text().replace(f'"seed": {2**128 - 2}', f'"seed": {"1" * 300}')
+    )  # longer than any name of a folder
+    with pytest.raises(RunError, match=r"replicas\.json: not a run's description: seed = 1{300}: must be a whole num"):
+        RecordedTraining(folder)
+
+
 @pytest.mark.parametrize("name", SEEDS)
 def test_seeds_that_are_none_are_refused(name: str, tmp_path: Path) -> None:
     seeds, message = SEEDS[name]

@@ -32,6 +32,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"batch_size": 10.0}, "batch_size = 10.0: must be a whole number ≥ 1"),
     ({"epochs": True}, "epochs = True: must be a whole number ≥ 1"),
     ({"seed": -1}, "seed = -1: must be a whole number ≥ 0"),
+    ({"seed": 2**128}, f"seed = {2**128}: must be a whole number < {2**128}"),
     ({"learning_rate": 0.0}, "learning_rate = 0.0: must be a number > 0"),
     ({"learning_rate": float("nan")}, "learning_rate = nan: must be a number > 0"),
     ({"learning_rate": float("inf")}, "learning_rate = inf: must be a number > 0"),
