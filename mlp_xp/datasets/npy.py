@@ -193,6 +193,8 @@ def _read_header(place: object, stream: IO[bytes], end: int) -> tuple[tuple[int,
     if kind.hasobject:
         problem = "holds Python objects, which only unpickling could read and which is not done"
         raise data_error(place, problem, "convert to integers or floats, then save again")
+    if kind.itemsize == 0:  # any number of them would be in no bytes, and taken for numbers in many
+        raise data_error(place, f"holds values of no bytes ({kind.str}), not numbers", "save numbers")
     promised = math.prod(shape) * kind.itemsize
     found = end - stream.tell()
     if promised != found:

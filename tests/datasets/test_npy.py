@@ -111,6 +111,10 @@ def test_objects_are_refused_unread(tmp_path: Path) -> None:
         (with_header("{'descr': '<f8', 'shape': (1, 1)}", bytes(8)), "not a .npy array"),
         (with_header("{'descr': '<f8', 'fortran_order': False, 'shape': (1, 1)}", version=3), "not a .npy array"),
         (with_header("((" * 4000), "not a .npy array"),
+        (
+            with_header("{'descr': '<U0', 'fortran_order': False, 'shape': (999, 999)}"),
+            r"values of no bytes \(<U0\), not",
+        ),
         (encoded(np.array([["a", "b"]])), "its features are of type <U1, not real numbers"),
         (encoded(np.zeros((2, 2), [("a", "f4")])), "its features are of type .*not real numbers"),
         (encoded(np.array([[0, np.nan]])), r"sample 0 .*: a feature is nan; "),
