@@ -63,6 +63,8 @@ LABEL_TYPES: dict[str, type] = {
 """Types of ``classes_`` that JSON can hold, and the type of a class there."""
 KEY_TYPES = (str, int, float, bool)
 """Of the classes that ``class_weight`` has the weights of."""
+MOST_BRACKETS = 1 << 18
+"""A list that holds nothing takes thirty times the memory of its text; ours are a pair per class with a weight."""
 OF_ALL = {"class", "parameters", "fitted", "feature_names"}
 OF_CLASSIFIERS = OF_ALL | {"classes", "classes_dtype", "is_multilabel"}
 
@@ -124,6 +126,7 @@ def restore(
     ValueError, TypeError, OverflowError, RecursionError
         If it did not, or the tensors are of another estimator.
     """
+    _require(text.count("[") + text.count("{") <= MOST_BRACKETS, f"it has more than {MOST_BRACKETS:,} brackets")
     described = json.loads(text)
     _require(type(described) is dict and type(described.get("class")) is str, "it names no class")
     _require(described["class"] in kinds, f"class is {described['class']!r}, not one of {', '.join(kinds)}")

@@ -292,6 +292,14 @@ def test_descriptions_that_are_none(tmp_path: Path, text: str) -> None:
         load(tmp_path / "it.safetensors")
 
 
+@pytest.mark.parametrize("nothing", ["[]", "{}"])
+def test_lists_of_nothing_are_not_parsed(tmp_path: Path, nothing: str) -> None:
+    text = f"[{','.join([nothing] * 2**18)}]"
+    save_file({"0.weight": np.ones((2, 3))}, tmp_path / "it.safetensors", metadata={"mlp_xp.neural_network": text})
+    with pytest.raises(DataError, match=r"it\.safetensors: holds no estimator .*it has more than 262,144 brackets"):
+        load(tmp_path / "it.safetensors")
+
+
 def test_files_that_hold_no_estimator(tmp_path: Path) -> None:
     path = tmp_path / "it.safetensors"
     with pytest.raises(DataError, match=r"it\.safetensors: cannot be read as safetensors"):
