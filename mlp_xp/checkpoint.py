@@ -50,6 +50,9 @@ class Checkpoint:
         Of the steps of the next epoch that are over, too.
     first_loss : float or None
         Of the training's very first step, by which it is judged whether the loss explodes; None if that is not known.
+    pretrained : int
+        Before the very first step: the epochs of a pre-training that are over. While others are to come, ``tensors``
+        are those of `mlp_xp.pretraining.Pretrained.loop`.
     """
 
     epoch: int
@@ -57,6 +60,12 @@ class Checkpoint:
     tensors: Mapping[str, NDArray[Any]]
     losses: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     first_loss: float | None = None
+    pretrained: int = 0
+
+    @property
+    def is_between_epochs(self) -> bool:
+        """Whether an epoch is over and the next one not begun."""
+        return self.epoch >= 0 and not len(self.losses)
 
     @property
     def position(self) -> Position:

@@ -1,7 +1,7 @@
 """Checkpoints in files: one safetensors file each, which is there whole and checked, or not at all.
 
 ``epoch-0000.safetensors``, …   the end of an epoch
-``interrupted.safetensors``     a moment within an epoch, at which the training was asked to stop
+``interrupted.safetensors``     a moment within an epoch or a pre-training, at which the training was asked to stop
 
 A file holds parameters and optimiser's state under their names and, of a moment within an epoch, the losses of its
 steps so far. Its metadata tell which run it is of, which step is next, and the SHA-256 digests of all these.
@@ -54,11 +54,13 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, run: str) -> None:
         "run": run,
         "epoch": str(checkpoint.position.epoch),
         "step": str(checkpoint.position.step),
+        "pretrained": str(checkpoint.pretrained),
         "first_loss": "" if checkpoint.first_loss is None else repr(checkpoint.first_loss),
         "sha256_chain": checkpoint.chain,
         **_digests(tensors),
     }
-    path = interrupted_path(folder) if checkpoint.position.step else checkpoint_path(folder, checkpoint.epoch)
+    is_between = checkpoint.is_between_epochs
+    path = checkpoint_path(folder, checkpoint.epoch) if is_between else interrupted_path(folder)
     write_atomically(path, tensor_bytes(tensors, metadata))
 
 
@@ -81,10 +83,13 @@ def read_checkpoint(path: Path, run: str) -> Checkpoint:
                 raise ValueError(f"{name} is not that of its tensors")
         losses = tensors.pop(LOSSES, np.empty(0))
         position = Position(int(metadata["epoch"]), int(metadata["step"]))
+        pretrained = int(metadata.get("pretrained", "0"))  # files from before it could be within a pre-training
         if losses.shape != (position.step,) or losses.dtype != np.float64 or position.epoch < 0:
             raise ValueError(f"it has {losses.size} losses at {position}")
+        if pretrained < 0 or (pretrained and position != (0, 0)):
+            raise ValueError(f"it has {pretrained} epochs of pre-training at {position}")
         first_loss = float(metadata["first_loss"]) if metadata["first_loss"] else None
-        return Checkpoint(position.epoch - 1, metadata["sha256_chain"], tensors, losses, first_loss)
+        return Checkpoint(position.epoch - 1, metadata["sha256_chain"], tensors, losses, first_loss, pretrained)
     except ValueError as error:
         raise RunError(f"{path}: not a checkpoint of this run: {error}") from error
     except KeyError as error:

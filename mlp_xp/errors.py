@@ -55,6 +55,8 @@ class TrainingInterrupted(MLPXPError):  # noqa: N818 - an event
     def __init__(self, checkpoints: tuple[Checkpoint, ...]) -> None:
         epoch, step = checkpoints[0].position
         where = f"in epoch {epoch}, after {step} of its steps" if step else f"after {epoch} epochs"
+        if pretrained := checkpoints[0].pretrained:
+            where = f"after {pretrained} epochs of pre-training"
         super().__init__(f"interrupted {where}")
         self.checkpoints = checkpoints
         self.rollbacks: tuple[Rollback, ...] = ()

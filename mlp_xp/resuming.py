@@ -127,6 +127,8 @@ class RecordedTraining:
         None for one network alone.
     position : Position
         Where it goes on.
+    pretrained : int
+        Before the very first step: the epochs of a pre-training that are over.
     remarks : list of str
         What was found on the way: checkpoints that are damaged.
 
@@ -183,6 +185,7 @@ class RecordedTraining:
         self._find_past()
         checkpoint = self._networks[0].past.checkpoint
         self.position = Position(0, 0) if checkpoint is None else checkpoint.position
+        self.pretrained = 0 if checkpoint is None else checkpoint.pretrained
 
     def _find_past(self) -> None:
         """Find the latest moment of which every network has a whole checkpoint, and what led to it."""
@@ -194,7 +197,8 @@ class RecordedTraining:
             except RunError as error:
                 self.remarks.append(str(error))
                 continue
-            if len({past.checkpoint.position for past in pasts if past.checkpoint is not None}) == 1:
+            moments = {(past.checkpoint.position, past.checkpoint.pretrained) for past in pasts if past.checkpoint}
+            if len(moments) == 1:
                 for network, past in zip(self._networks, pasts, strict=True):
                     network.past = past
                 return

@@ -115,7 +115,7 @@ class RunWriter:
         write_atomically(folder / RUN, json_bytes(self._description))
         if _is_folder(folder / CHECKPOINTS):
             remove_leftovers(folder / CHECKPOINTS)
-            within = checkpoint is not None and checkpoint.position.step > 0
+            within = checkpoint is not None and not checkpoint.is_between_epochs
             remove_all_but(folder, set(range(len(self.curve))), interrupted=within)
         if not self.curve:
             for name in (CURVE, STEPS, WEIGHTS):  # of which any may have been begun, and no more
@@ -123,7 +123,7 @@ class RunWriter:
             return
         keep_lines(folder / CURVE, len(self.curve))
         keep_lines(folder / STEPS, 1 + sum(map(len, self.losses)))
-        if checkpoint is not None and not checkpoint.position.step:
+        if checkpoint is not None and checkpoint.is_between_epochs:
             write_atomically(folder / WEIGHTS, tensor_bytes(select(checkpoint.tensors, LAYERS)))
 
     def write(self, epoch: Epoch) -> None:
@@ -151,8 +151,9 @@ class RunWriter:
 
     def keep(self, checkpoint: Checkpoint, rollbacks: Sequence[Rollback]) -> None:
         """Write a checkpoint at which the training stops, unless it is there already."""
-        is_there = not checkpoint.position.step and self._is_due(checkpoint.epoch)
-        if checkpoint.position == (0, 0) or is_there:
+        is_there = checkpoint.is_between_epochs and self._is_due(checkpoint.epoch)
+        has_learnt = checkpoint.position > (0, 0) or checkpoint.pretrained > 0
+        if is_there or not has_learnt:
             return
         with self._writing():
             self._note(rollbacks)

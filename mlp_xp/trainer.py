@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from mlp_xp.losses import MOST_EXACT_COUNT, REGRESSION_LOSSES
 from mlp_xp.model import Model
 from mlp_xp.network import Layer, Network, NormalizedLayer, Parameters, map_parameters
 from mlp_xp.objective import Objective
-from mlp_xp.pretraining import Pretrained, pretrain_layerwise
+from mlp_xp.pretraining import Pretrained, open_stage, pretrain_layerwise
 from mlp_xp.randomness import PRETRAINING, batch_order, batch_orders, dropout_keys
 from mlp_xp.segments import open_rows
 from mlp_xp.settings import Settings
@@ -137,6 +137,7 @@ class Trainer:
             self.objective, optimizer, data.scale, self.arithmetic, settings.dropout, settings.max_gradient_norm
         )
         self.loop = Loop(step, rows, backend, parameters, optimizer.init(parameters, self.arithmetic))
+        self._begun: tuple[Loop | None, int] = None, 0
         self._drawn: tuple[int, tuple[NDArray[np.int32], ...]] = -1, ()
 
     def _to_device(self, parameters: Parameters) -> Parameters:
@@ -151,8 +152,12 @@ class Trainer:
         RunError
             If a checkpoint does not fit the network and the optimiser.
         """
-        loop, each = self.loop, [checkpoint.tensors for checkpoint in checkpoints]
+        each, pretrained = [checkpoint.tensors for checkpoint in checkpoints], checkpoints[0].pretrained
         tensors = each[0] if self.replicas is None else stack(each)
+        is_within = 0 < pretrained < self.settings.n_pretraining_epochs
+        stage, n_done = divmod(pretrained - 1, self.settings.pretrain_epochs)
+        self._begun = (open_stage(self.loop, stage, self._last_layer), n_done + 1) if is_within else (None, 0)
+        loop = self._begun[0] or self.loop
         loop.parameters, loop.optimizer_state = device_tensors(
             tensors, loop.parameters, loop.optimizer_state, self.backend, self.settings.dtype
         )
@@ -163,6 +168,7 @@ class Trainer:
         chains: Sequence[str],
         losses: NDArray[np.float64] | None = None,
         first_losses: Sequence[float | None] | None = None,
+        pretrained: Pretrained | None = None,
     ) -> tuple[Checkpoint, ...]:
         """Return every network as it is now.
 
@@ -175,12 +181,17 @@ class Trainer:
         losses : ndarray of float64, shape (n_networks, n_steps), optional
             Of the next epoch's steps so far; by default none.
         first_losses : sequence of float or None, optional
+        pretrained : Pretrained, optional
+            What of the pre-training came last, if nothing came after it.
         """
-        n = len(self.seeds)
+        n, loop, n_pretrained = len(self.seeds), self.loop, 0
+        if pretrained is not None:
+            n_pretrained = pretrained.stage * self.settings.pretrain_epochs + pretrained.epoch + 1
+            loop = loop if n_pretrained == self.settings.n_pretraining_epochs else pretrained.loop
         return tuple(
-            Checkpoint(epoch, chain, host_tensors(model.parameters, state, self.backend), of_steps, first_loss)
-            for (model, state), chain, of_steps, first_loss in zip(
-                self.each(),
+            Checkpoint(epoch, chain, host_tensors(*each, self.backend), of_steps, first_loss, n_pretrained)
+            for each, chain, of_steps, first_loss in zip(
+                self._split(loop),
                 chains,
                 np.empty((n, 0)) if losses is None else losses,
                 [None] * n if first_losses is None else first_losses,
@@ -198,10 +209,25 @@ class Trainer:
         """Steps of an epoch."""
         return self.data.n_samples // self.settings.batch_size
 
-    def pretrain(self) -> Iterator[Pretrained]:
-        """Train the hidden layers one after another, if the settings say so, and yield every epoch of it."""
-        if self.settings.pretrain == "layerwise":
-            yield from pretrain_layerwise(self.loop, self._last_layer, self._draw_stage)
+    def pretrain(self, between: Callable[[], None] = lambda: None) -> Iterator[Pretrained]:
+        """Train the hidden layers one after another, if the settings say so, and yield every epoch of it.
+
+        Parameters
+        ----------
+        between : callable, optional
+            Called within an epoch, every `PIECE` operations or so; what it raises ends the pre-training.
+        """
+        if self.settings.pretrain == "none":
+            return
+
+        def pieces(loop: Loop, inputs: tuple[NDArray[Any], ...]) -> Iterator[Piece]:
+            for piece in loop.pieces(*inputs, most_steps=self._most_steps):
+                yield piece
+                if piece.first + piece.losses.shape[0] < self.n_steps:
+                    between()
+
+        begun, n_done = self._begun
+        yield from pretrain_layerwise(self.loop, self._last_layer, self._draw_stage, pieces, begun=begun, n_done=n_done)
 
     def _last_layer(self, stage: int) -> Layer | NormalizedLayer:
         """Return what is on top of the first ``stage`` + 1 hidden layers while these are pre-trained."""
@@ -270,10 +296,12 @@ class Trainer:
 
     def each(self) -> list[tuple[Model, PyTree]]:
         """Return every network with the state of its optimiser."""
-        if self.replicas is None:
-            return [(self.model, self.loop.optimizer_state)]
-        trees = unstack((self.loop.parameters, self.loop.optimizer_state), self.replicas, self.backend)
-        return [(replace(self.model, parameters=parameters), state) for parameters, state in trees]
+        return [(replace(self.model, parameters=parameters), state) for parameters, state in self._split(self.loop)]
+
+    def _split(self, loop: Loop) -> list[tuple[Parameters, PyTree]]:
+        """Return every network's parameters and the state of its optimiser."""
+        trees = loop.parameters, loop.optimizer_state
+        return [trees] if self.replicas is None else unstack(trees, self.replicas, self.backend)
 
 
 def _check_columns(limits: NDArray[Any], name: str, arithmetic: Arithmetic, backend: Backend) -> None:

@@ -241,13 +241,13 @@ class _Course:
         self, on_pretrained: Callable[[Pretrained], None] | None, *, rolls_back: bool
     ) -> Iterator[tuple[Epoch, ...]]:
         """Yield every network's record of every epoch."""
-        if self.good[0].position == (0, 0):
+        start = self.good[0]
+        if start.position == (0, 0) and start.pretrained < max(1, self.trainer.settings.n_pretraining_epochs):
             self._pretrain(on_pretrained)
         rollbacks: list[Rollback] = []
         n_rollbacks = 0
         while (epoch := self.good[0].position.epoch) < self.trainer.settings.epochs:
-            if self.stop():
-                raise TrainingInterrupted(self.good)
+            self._may_stop()
             try:
                 with self.trainer.backend.working():
                     records = self._run_epoch(epoch, rollbacks)
@@ -264,15 +264,25 @@ class _Course:
             yield records
 
     def _pretrain(self, on_pretrained: Callable[[Pretrained], None] | None) -> None:
+        chains = [each.chain for each in self.good]
         with self.trainer.backend.working():
-            for pretrained in self.trainer.pretrain():
-                stage, epoch, losses = pretrained
-                self._check_losses(_by_network(losses), f"pre-training of layer {stage}, epoch {epoch}, ", None)
+            for pretrained in self.trainer.pretrain(self._may_stop):
+                losses, where = (
+                    _by_network(pretrained.losses),
+                    "pre-training of layer {}, epoch {}, ".format(*pretrained),
+                )
+                self._check_losses(losses, where, None)
+                checkpoints = self.trainer.checkpoints(-1, chains, pretrained=pretrained)
+                for i, checkpoint in enumerate(checkpoints):
+                    self._check_tensors(checkpoint.tensors, f"{where}after the last step: ", losses, i, None)
+                self.good = checkpoints
                 if on_pretrained is not None:
                     on_pretrained(pretrained)
-                if self.stop():
-                    raise TrainingInterrupted(self.good)
-        self.good = self.trainer.checkpoints(-1, [each.chain for each in self.good])
+                self._may_stop()
+
+    def _may_stop(self) -> None:
+        if self.stop():
+            raise TrainingInterrupted(self.good)
 
     def _roll_back(self, reason: str) -> Rollback:
         """Go back to the last good moment and halve the learning rate."""
@@ -369,7 +379,7 @@ class _Course:
             raise self._diverged(f"{where}step {step}: {what}", losses, i, step, piece)
 
     def _check_tensors(
-        self, tensors: Mapping[str, NDArray[Any]], where: str, losses: NDArray[np.float64], i: int, piece: Piece
+        self, tensors: Mapping[str, NDArray[Any]], where: str, losses: NDArray[np.float64], i: int, piece: Piece | None
     ) -> None:
         """Refuse what the last step left, which no batch loss shows."""
         for name, tensor in tensors.items():

@@ -90,7 +90,7 @@ def test_replicas_are_pretrained_side_by_side(digits: Split, backend: Backend) -
 def test_frozen_layers_stay_as_they_are(digits: Split, numpy_backend: Backend) -> None:
     trainer = Trainer(replace(SETTINGS, batch_norm=True, l2=0.1), digits.train, numpy_backend)
     first: list[Parameters] = []
-    for stage, epoch, losses in trainer.pretrain():
+    for stage, epoch, losses, _ in trainer.pretrain():
         assert losses.shape == (14,)
         if (stage, epoch) == (1, 0):
             first.append(trainer.model.host_parameters())

@@ -20,6 +20,7 @@ from mlp_xp.backend import Backend
 from mlp_xp.datasets import Dataset, Split, load
 from mlp_xp.datasets.source import DataSource
 from mlp_xp.errors import RunError, SettingsError, TrainingDiverged, TrainingInterrupted
+from mlp_xp.pretraining import Pretrained
 from mlp_xp.replica_runs import record_replicas
 from mlp_xp.replicas import ReplicatedEpoch, train_replicas
 from mlp_xp.resuming import RecordedTraining, resume
@@ -127,6 +128,64 @@ def test_a_training_goes_on_to_the_same_bits(
         assert contents(folder) == contents(tmp_path / "whole")
     assert list(resume(folder, backend, digits)) == [], "it was over"
     assert contents(folder) == contents(tmp_path / "whole")
+
+
+PRETRAINED = {name: replace(each, pretrain="layerwise", pretrain_epochs=2) for name, each in SETTINGS.items()}
+
+
+@pytest.mark.parametrize("n", [None, N], ids=["alone", "replicas"])
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_a_pretraining_goes_on_to_the_same_bits(
+    name: str, n: int | None, tmp_path: Path, backend: Backend, digits: Split
+) -> None:
+    """Two stages of two epochs of three pieces each: within a stage, between two, and at the end."""
+    settings = replace(PRETRAINED[name], epochs=1)
+    *_, last = start(tmp_path / "whole", settings, digits, backend, n)
+    for after, done in ((4, 1), (5, 2), (11, 4)):
+        folder = tmp_path / str(after)
+        said = stop_early(folder, settings, digits, backend, after, n=n)
+        assert said == f"interrupted after {done} epochs of pre-training"
+        recorded = RecordedTraining(folder)
+        recorded.release()
+        assert (recorded.position, recorded.pretrained) == ((0, 0), done)
+        told: list[Pretrained] = []
+        *_, again = resume(folder, backend, digits, on_pretrained=told.append)
+        assert [one[:2] for one in told] == [(0, 0), (0, 1), (1, 0), (1, 1)][done:]
+        assert [_.chain for _ in digests(again)] == [_.chain for _ in digests(last)]
+        assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_a_pretraining_goes_on_again_and_again(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
+    list(start(tmp_path / "whole", PRETRAINED["exact"], digits, numpy_backend, None))
+    said = [stop_early(tmp_path / "run", PRETRAINED["exact"], digits, numpy_backend, 0)]
+    while True:
+        try:
+            list(resume(tmp_path / "run", numpy_backend, digits, stop=After(4)))
+            break
+        except TrainingInterrupted as error:
+            said.append(str(error))
+    assert said[:5] == [
+        "interrupted after 0 epochs",
+        "interrupted after 1 epochs of pre-training",
+        "interrupted after 2 epochs of pre-training",
+        "interrupted after 3 epochs of pre-training",
+        "interrupted in epoch 0, after 5 of its steps",
+    ]
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("field", ["-1", "x", "1"])
+def test_a_checkpoint_within_no_pretraining_is_refused(
+    field: str, tmp_path: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    run = tmp_path / "run"
+    stop_early(run, NATIVE, digits, numpy_backend, 2)
+    path = run / "checkpoints" / "interrupted.safetensors"
+    with safetensors.safe_open(path, "np") as file:
+        metadata = file.metadata() | {"pretrained": field}
+    safetensors.numpy.save_file(safetensors.numpy.load_file(path), path, metadata)
+    with pytest.raises(RunError, match=r"no checkpoint .* can be used: .*interrupted.safetensors: not a checkpoint of"):
+        RecordedTraining(run)
 
 
 def digests(epoch: Epoch | ReplicatedEpoch) -> list[Any]:

@@ -20,13 +20,13 @@ def progress(items: Iterable[Item], total: int, label: str, unit: str = "epoch",
             yield item
 
 
-def pretraining(total: int) -> Callable[[object], None]:
+def pretraining(total: int, n_done: int = 0) -> Callable[[object], None]:
     """Return what is to be called after every epoch of a pre-training: it shows how far that is, until it is over."""
     bars: list[tqdm[None]] = []
 
     def advance(_: object) -> None:
         if not bars:  # not before: what is said first would be written into it
-            bars.append(tqdm(total=total, desc="pre-training", unit="epoch", disable=None, leave=False))
+            bars.append(tqdm(total=total, desc="pre-training", unit="epoch", disable=None, leave=False, initial=n_done))
         bars[0].update()
         if bars[0].n >= total:
             bars[0].close()

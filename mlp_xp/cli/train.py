@@ -185,9 +185,15 @@ def _go_on(options: argparse.Namespace, stop: Stop) -> _Work:
         data = load_recorded(recorded.known_source(), options.data if moved else None)
         epoch, step = recorded.position
         n_epochs = recorded.settings_for(options.epochs).epochs
-        where = "is finished" if epoch >= n_epochs else f"goes on with epoch {epoch}, step {step}"
-        note(f"{options.resume} {where}" if (epoch, step) > (0, 0) else f"{options.resume} begins anew: no checkpoint")
-        how = _how(options, recorded.settings.n_pretraining_epochs, stop)
+        pretrained, n_pretraining = recorded.pretrained, recorded.settings.n_pretraining_epochs
+        if pretrained:
+            where = f"goes on after {pretrained} of {n_pretraining} epochs of pre-training"
+        elif (epoch, step) == (0, 0):
+            where = "begins anew: no checkpoint"
+        else:
+            where = "is finished" if epoch >= n_epochs else f"goes on with epoch {epoch}, step {step}"
+        note(f"{options.resume} {where}")
+        how = _how(options, n_pretraining, stop, pretrained)
         epochs = recorded.resume(data, backend, epochs=options.epochs, **how)
     except BaseException:
         recorded.release()
@@ -195,8 +201,11 @@ def _go_on(options: argparse.Namespace, stop: Stop) -> _Work:
     return _Work(data, backend, n_epochs, epoch, recorded.n_replicas, options.resume, epochs)
 
 
-def _how(options: argparse.Namespace, n_pretraining_epochs: int, stop: Callable[[], bool]) -> dict[str, Any]:
-    return {"on_pretrained": pretraining(n_pretraining_epochs), "stop": stop, "on_divergence": options.on_divergence}
+def _how(
+    options: argparse.Namespace, n_pretraining_epochs: int, stop: Callable[[], bool], n_pretrained: int = 0
+) -> dict[str, Any]:
+    bar = pretraining(n_pretraining_epochs, n_pretrained)
+    return {"on_pretrained": bar, "stop": stop, "on_divergence": options.on_divergence}
 
 
 def _how_to_go_on(work: _Work) -> str:

@@ -262,7 +262,7 @@ def _pretrain(estimator: BaseMultilayerPerceptron, problem: Problem, plan: Plan,
             number = PRETRAINING + stage * n_epochs + epoch
             yield numbers, *_keys(estimator, len(numbers), number), *further
 
-    for stage, epoch, losses in pretrain_layerwise(loop, last_layer, epochs):
+    for stage, epoch, losses, _ in pretrain_layerwise(loop, last_layer, epochs):
         _check_finite(losses, f"pre-training of layer {stage}, epoch {epoch + 1}", estimator)
         estimator._say(f"Pre-training of layer {stage}, epoch {epoch + 1}, loss = {losses.mean():.8f}")
         estimator._remember(loop.parameters)
