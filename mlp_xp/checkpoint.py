@@ -28,10 +28,21 @@ class Position(NamedTuple):
         From 0.
     step : int
         From 0, of that epoch.
+    pretrained : int
+        Before the very first step: the epochs of a pre-training that are over.
     """
 
     epoch: int
     step: int
+    pretrained: int = 0
+
+    @property
+    def is_between_epochs(self) -> bool:
+        """Whether an epoch is over and the next one not begun."""
+        return self.epoch > 0 and self.step == 0
+
+
+BEGINNING = Position(0, 0)
 
 
 @dataclass(frozen=True)
@@ -51,8 +62,9 @@ class Checkpoint:
     first_loss : float or None
         Of the training's very first step, by which it is judged whether the loss explodes; None if that is not known.
     pretrained : int
-        Before the very first step: the epochs of a pre-training that are over. While others are to come, ``tensors``
-        are those of `mlp_xp.pretraining.Pretrained.loop`.
+        As of `Position`. While other epochs are to come, ``tensors`` are those of `mlp_xp.pretraining.Pretrained.loop`.
+    beginning : Checkpoint or None
+        Of a moment within an epoch: where that began, if it is known; a rollback goes there.
     """
 
     epoch: int
@@ -61,16 +73,12 @@ class Checkpoint:
     losses: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     first_loss: float | None = None
     pretrained: int = 0
-
-    @property
-    def is_between_epochs(self) -> bool:
-        """Whether an epoch is over and the next one not begun."""
-        return self.epoch >= 0 and not len(self.losses)
+    beginning: Checkpoint | None = None
 
     @property
     def position(self) -> Position:
         """Where the training goes on."""
-        return Position(self.epoch + 1, len(self.losses))
+        return Position(self.epoch + 1, len(self.losses), self.pretrained)
 
 
 def host_tensors(parameters: Parameters, optimizer_state: PyTree, backend: Backend) -> dict[str, NDArray[Any]]:

@@ -1,7 +1,8 @@
 """Checkpoints in files: one safetensors file each, which is there whole and checked, or not at all.
 
-``epoch-0000.safetensors``, …   the end of an epoch
-``interrupted.safetensors``     a moment within an epoch or a pre-training, at which the training was asked to stop
+``epoch-0000.safetensors``, …         the end of an epoch
+``interrupted-0-50-0.safetensors``    a moment at which the training was asked to stop within an epoch: which, and after
+                                      how many of its steps; or of how many epochs of a pre-training
 
 A file holds parameters and optimiser's state under their names and, of a moment within an epoch, the losses of its
 steps so far. Its metadata tell which run it is of, which step is next, and the SHA-256 digests of all these.
@@ -9,7 +10,8 @@ steps so far. Its metadata tell which run it is of, which step is next, and the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ from mlp_xp.digests import digest_arrays
 from mlp_xp.errors import RunError
 from mlp_xp.files import write_atomically
 from mlp_xp.recorded import list_checkpoints, read_safetensors
-from mlp_xp.run_folder import CHECKPOINTS, INTERRUPTED, checkpoint_path
+from mlp_xp.run_folder import CHECKPOINTS, checkpoint_path
 from mlp_xp.tensor_files import tensor_bytes
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 FORMAT = "mlp_xp checkpoint 1"
 LOSSES = "losses"
+_INTERRUPTED = re.compile(r"interrupted-(0|[1-9][0-9]{0,8})-(0|[1-9][0-9]{0,8})-(0|[1-9][0-9]{0,8})\.safetensors")
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, run: str) -> None:
@@ -52,26 +55,23 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, run: str) -> None:
     metadata = {
         "format": FORMAT,
         "run": run,
-        "epoch": str(checkpoint.position.epoch),
-        "step": str(checkpoint.position.step),
-        "pretrained": str(checkpoint.pretrained),
+        **{name: str(number) for name, number in checkpoint.position._asdict().items()},
         "first_loss": "" if checkpoint.first_loss is None else repr(checkpoint.first_loss),
         "sha256_chain": checkpoint.chain,
         **_digests(tensors),
     }
-    is_between = checkpoint.is_between_epochs
-    path = checkpoint_path(folder, checkpoint.epoch) if is_between else interrupted_path(folder)
-    write_atomically(path, tensor_bytes(tensors, metadata))
+    write_atomically(place(folder, checkpoint.position), tensor_bytes(tensors, metadata))
 
 
-def read_checkpoint(path: Path, run: str) -> Checkpoint:
-    """Read a checkpoint and see that it is what was written.
+def read_checkpoint(folder: Path, position: Position, run: str) -> Checkpoint:
+    """Read a run folder's checkpoint of a moment, and see that it is what was written.
 
     Raises
     ------
     RunError
         If the file cannot be read, is damaged, or is another run's.
     """
+    path = place(folder, position)
     tensors, metadata = read_safetensors(path)
     try:
         if (found := metadata["format"]) != FORMAT:
@@ -82,38 +82,47 @@ def read_checkpoint(path: Path, run: str) -> Checkpoint:
             if metadata[name] != digest:
                 raise ValueError(f"{name} is not that of its tensors")
         losses = tensors.pop(LOSSES, np.empty(0))
-        position = Position(int(metadata["epoch"]), int(metadata["step"]))
-        pretrained = int(metadata.get("pretrained", "0"))  # files from before it could be within a pre-training
-        if losses.shape != (position.step,) or losses.dtype != np.float64 or position.epoch < 0:
+        if (stated := Position(*(int(metadata[name]) for name in Position._fields))) != position:
+            raise ValueError(f"it is of {stated}")
+        if losses.shape != (position.step,) or losses.dtype != np.float64:
             raise ValueError(f"it has {losses.size} losses at {position}")
-        if pretrained < 0 or (pretrained and position != (0, 0)):
-            raise ValueError(f"it has {pretrained} epochs of pre-training at {position}")
         first_loss = float(metadata["first_loss"]) if metadata["first_loss"] else None
-        return Checkpoint(position.epoch - 1, metadata["sha256_chain"], tensors, losses, first_loss, pretrained)
+        epoch, _, pretrained = position
+        return Checkpoint(epoch - 1, metadata["sha256_chain"], tensors, losses, first_loss, pretrained)
     except ValueError as error:
         raise RunError(f"{path}: not a checkpoint of this run: {error}") from error
     except KeyError as error:
         raise RunError(f"{path}: not a checkpoint to go on from: {error} is missing in its metadata") from error
 
 
-def interrupted_path(folder: Path) -> Path:
-    """Return where the checkpoint within an epoch is, if there is one."""
-    return folder / CHECKPOINTS / INTERRUPTED
+def place(folder: Path, position: Position) -> Path:
+    """Return where the checkpoint of a moment is, if there is one."""
+    if position.is_between_epochs:
+        return checkpoint_path(folder, position.epoch - 1)
+    epoch, step, pretrained = position
+    return folder / CHECKPOINTS / f"interrupted-{epoch}-{step}-{pretrained}.safetensors"
 
 
-def remove_all_but(folder: Path, epochs: set[int], *, interrupted: bool) -> None:
-    """Remove the checkpoints of other epochs, and that within an epoch unless it is to stay.
+def list_positions(folder: Path) -> list[Position]:
+    """Return the moments of which there are checkpoints, in order; raises as `list_checkpoints`."""
+    positions = [Position(epoch + 1, 0) for epoch in list_checkpoints(folder)]
+    paths = (folder / CHECKPOINTS).glob("interrupted-*.safetensors")
+    found = [_INTERRUPTED.fullmatch(path.name) for path in paths]
+    positions += [Position(*map(int, each.groups())) for each in found if each]
+    return sorted(positions)
+
+
+def remove_all_but(folder: Path, positions: Collection[Position]) -> None:
+    """Remove the checkpoints of other moments.
 
     Raises
     ------
     OSError
         If one cannot be removed.
     """
-    for epoch in list_checkpoints(folder):
-        if epoch not in epochs:
-            disk.DISK.remove(checkpoint_path(folder, epoch))
-    if not interrupted:
-        disk.DISK.remove(interrupted_path(folder))
+    for position in list_positions(folder):
+        if position not in positions:
+            disk.DISK.remove(place(folder, position))
 
 
 def _digests(tensors: Mapping[str, NDArray[Any]]) -> dict[str, str]:

@@ -6,6 +6,7 @@ crash the old one or the new one (Pillai et al., "All file systems are not creat
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -44,6 +45,9 @@ class Disk:
         descriptor = os.open(folder, os.O_RDONLY | _FOLDER)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems that have no such thing
+                raise
         finally:
             os.close(descriptor)
 
@@ -52,8 +56,11 @@ class Disk:
         path.unlink(missing_ok=True)
 
     def make_folder(self, folder: Path) -> None:
-        """Make a folder with those above it; it may be there already."""
+        """Make a folder with those above it, and wait until the disk has them; it may be there already."""
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
+        for each in made:
+            self.sync_folder(each.parent)
 
 
 _BINARY = getattr(os, "O_BINARY", 0)

@@ -31,12 +31,11 @@ LARGE = 100.0
 
 
 class Rollback(NamedTuple):
-    """A training went wrong, and went on from an earlier moment with a smaller learning rate.
+    """A training went wrong, and went on from the beginning of the epoch with a smaller learning rate.
 
     Attributes
     ----------
-    epoch, step : int
-        Where it went on.
+    epoch : int
     learning_rate : float
         From there on.
     reason : str
@@ -44,15 +43,12 @@ class Rollback(NamedTuple):
     """
 
     epoch: int
-    step: int
     learning_rate: float
     reason: str
 
     def __str__(self) -> str:
         what, _, _ = self.reason.partition("; try")  # what follows is advice
-        return (
-            f"{what}; went on from epoch {self.epoch}, step {self.step} with the learning rate {self.learning_rate:g}"
-        )
+        return f"{what}; began epoch {self.epoch} again with the learning rate {self.learning_rate:g}"
 
 
 def find_divergence(

@@ -38,7 +38,15 @@ class DeviceLost(MLPXPError, RuntimeError):  # noqa: N818 - an event
 
 
 class TrainingDiverged(MLPXPError, ArithmeticError):  # noqa: N818 - names an event
-    """The loss stopped being finite; the text names the epoch and the step."""
+    """The loss stopped being finite, or exploded; the text names the epoch and the step.
+
+    Attributes
+    ----------
+    can_roll_back : bool
+        Whether ``on_divergence="rollback"`` would have begun the epoch again, with a smaller learning rate.
+    """
+
+    can_roll_back = False
 
 
 class TrainingInterrupted(MLPXPError):  # noqa: N818 - an event
@@ -53,9 +61,9 @@ class TrainingInterrupted(MLPXPError):  # noqa: N818 - an event
     """
 
     def __init__(self, checkpoints: tuple[Checkpoint, ...]) -> None:
-        epoch, step = checkpoints[0].position
+        epoch, step, pretrained = checkpoints[0].position
         where = f"in epoch {epoch}, after {step} of its steps" if step else f"after {epoch} epochs"
-        if pretrained := checkpoints[0].pretrained:
+        if pretrained:
             where = f"after {pretrained} epochs of pre-training"
         super().__init__(f"interrupted {where}")
         self.checkpoints = checkpoints

@@ -7,18 +7,20 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mlp_xp import disk
 from mlp_xp.errors import RunError
 
-_LEFTOVER = re.compile(r"\.[^/]+\.[0-9a-f]{8}|\.[0-9a-f]{8}")
-"""Names of files that are written beside others, and of those that `make_folder` tries."""
+_LEFTOVER = re.compile(r"\.[^/]+\.[0-9a-f]{16}\.mlp_xp")
+"""Names of files that are written beside others, and of those that `make_folder` tries; nobody else has such names."""
 
 
 @contextlib.contextmanager
-def writing(path: Path | str, option: str = "--out", *, remedy: str | None = None) -> Iterator[None]:
+def writing(
+    path: Path | str, option: str = "--out", *, remedy: str | Callable[[], str] | None = None
+) -> Iterator[None]:
     """Say what could not be written, why, and what to do: which option names another place, or else the remedy.
 
     Raises
@@ -31,8 +33,9 @@ def writing(path: Path | str, option: str = "--out", *, remedy: str | None = Non
     except RunError:
         raise
     except OSError as error:
-        problem = f"{path}: cannot be written: {error.strerror or error}"
-        raise RunError(f"{problem}; {remedy or f'choose another {option}'}") from error
+        problem = f"{error.filename or path}: cannot be written: {error.strerror or error}"
+        advice = remedy() if callable(remedy) else remedy or f"choose another {option}"
+        raise RunError(f"{problem}; {advice}") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -45,7 +48,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     if path.is_dir():  # also "." and "/", which have no name to write beside
         raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file", str(path))
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = _beside(path)
     try:
         descriptor = disk.DISK.create(temporary)
         try:
@@ -61,6 +64,11 @@ def write_atomically(path: Path, content: bytes) -> None:
             error.filename, error.filename2 = str(path), None
         raise
     disk.DISK.sync_folder(path.parent)
+
+
+def _beside(path: Path) -> Path:
+    """Return a name that no other file has."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.mlp_xp")
 
 
 def refuse_link(path: Path) -> None:
@@ -128,7 +136,7 @@ def _write_all(descriptor: int, content: bytes) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove what a process that was killed while it wrote has left beside its files."""
     for path in folder.iterdir():
-        if _LEFTOVER.fullmatch(path.name):
+        if _LEFTOVER.fullmatch(path.name) and not path.is_dir():
             disk.DISK.remove(path)
 
 
@@ -143,6 +151,6 @@ def make_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "it is a file, not a folder")
     disk.DISK.make_folder(folder)
-    probe = folder / f".{secrets.token_hex(4)}"
+    probe = _beside(folder / "probe")
     os.close(disk.DISK.create(probe))
     disk.DISK.remove(probe)

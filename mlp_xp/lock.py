@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlp_xp import disk
 from mlp_xp.errors import RunError
+from mlp_xp.reading import open_regular
 
 NAME = ".lock"
 """Of the file that is locked; it is there as long as somebody works in the folder, or was killed there."""
@@ -40,10 +41,7 @@ class FolderLock:
             descriptor = disk.DISK.open_locked(path)
             try:
                 if not _lock(descriptor):
-                    raise RunError(
-                        f"{folder}: another process is at work in this folder ({_holder(path)}); "
-                        "wait until it is done, or stop it"
-                    )
+                    raise _busy(folder)
                 if _is_at(path, descriptor):  # and was not removed by its last holder between the two calls
                     os.ftruncate(descriptor, 0)
                     disk.DISK.write(descriptor, memoryview(f"process {os.getpid()} on {platform.node()}\n".encode()))
@@ -59,6 +57,28 @@ class FolderLock:
         self._release()
 
 
+def refuse_busy(folder: Path) -> None:
+    """Refuse a folder that another process, or this one, holds.
+
+    Raises
+    ------
+    RunError
+        If one does.
+    """
+    is_free = True
+    with contextlib.suppress(OSError), open_regular(folder / NAME) as file:
+        is_free = _lock(file.fileno())
+    if not is_free:
+        raise _busy(folder)
+
+
+def _busy(folder: Path) -> RunError:
+    return RunError(
+        f"{folder}: another process is at work in this folder ({_holder(folder / NAME)}); wait until it is done, or "
+        "stop it"
+    )
+
+
 def _unlock(path: Path, descriptor: int) -> None:
     if os.name == "posix":  # Windows removes no file that is open
         with contextlib.suppress(OSError):
@@ -72,7 +92,7 @@ def _unlock(path: Path, descriptor: int) -> None:
 
 def _holder(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(200).decode(errors="replace").strip() or "it has just begun"
     except OSError:
         return "it has just begun"

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import reprlib
+import shlex
 from array import array
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -54,6 +55,7 @@ COLUMNS: dict[str, tuple[type, ...]] = {
 }
 """What a line of ``curve.jsonl`` must have, and of which types."""
 DIGEST = re.compile("[0-9a-f]{64}")
+REMEDY = "restore the file from a copy, go on with the run (mlp-xp train --resume RUN), or train again"
 MOST_OF_A_DESCRIPTION = 1 << 20
 """Bytes; ours has two thousand. What Python makes of any JSON has up to thirty times as many."""
 MOST_OF_A_HEADER = 1 << 20
@@ -117,11 +119,13 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     try:
         return _read_description(folder / RUN)
+    except NotADirectoryError:
+        raise RunError(f"{folder} is not a run's folder, but a file; give the folder that train --out made") from None
     except FileNotFoundError:
         if replicas := sorted(path.parent.name for path in folder.glob(f"{REPLICA}*/{RUN}")):
             raise RunError(f"{folder} holds a run per seed; give one of them, such as {folder / replicas[0]}") from None
         raise RunError(
-            f"{folder} holds no run ({RUN} is missing); make one with: mlp-xp train --out {folder}"
+            f"{folder} holds no run ({RUN} is missing); make one with: mlp-xp train --out {shlex.quote(str(folder))}"
         ) from None
 
 
@@ -147,7 +151,7 @@ def read_replicas(folder: Path) -> dict[str, Any]:
 def _read_description(path: Path) -> dict[str, Any]:
     try:
         description = json.loads(read_bytes(path, MOST_OF_A_DESCRIPTION).decode())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise
     except (OSError, ValueError, RecursionError) as error:
         raise unusable(path, f"cannot be read: {error}") from error
@@ -176,7 +180,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str
     try:
         return read_tensor_file(path, MOST_OF_A_HEADER)
     except FileNotFoundError:
-        raise RunError(f"{path} is missing: no epoch of this run was finished; train again") from None
+        raise RunError(f"{path} is missing: no epoch of this run was finished, or it was removed; {REMEDY}") from None
     except (OSError, ValueError) as error:
         raise unusable(path, f"cannot be read: {error}") from error
 
@@ -352,7 +356,24 @@ def unusable(place: object, problem: str) -> RunError:
     """Return the error to raise for a file, or a line of it, that is not as a training writes it."""
     if len(problem) > MOST_OF_A_MESSAGE:
         problem = f"{problem[:MOST_OF_A_MESSAGE]}…"
-    return RunError(f"{place}: {problem}; restore the file from a copy, or train again")
+    return RunError(f"{place}: {problem}; {REMEDY}")
+
+
+def count_lines(path: Path) -> int:
+    """Return how many whole lines a file has; 0 if it is missing.
+
+    Raises
+    ------
+    RunError
+        If it cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            return sum(piece.count(b"\n") for piece in iter(lambda: file.read(1 << 16), b""))
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise unusable(path, f"cannot be read: {error}") from error
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -367,10 +388,7 @@ def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line.decode().rstrip("\r\n")
                 number += 1
     except FileNotFoundError:
-        raise RunError(
-            f"{path} is missing: no epoch of this run was finished, or the file was removed; restore it from a copy, "
-            "or train again"
-        ) from None
+        raise RunError(f"{path} is missing: no epoch of this run was finished, or it was removed; {REMEDY}") from None
     except RunError:
         raise
     except (OSError, UnicodeDecodeError) as error:

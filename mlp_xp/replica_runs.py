@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
 from mlp_xp.digests import first_link
 from mlp_xp.errors import RunError
-from mlp_xp.files import append, write_atomically, writing
+from mlp_xp.files import append, remove_leftovers, write_atomically, writing
 from mlp_xp.replicas import ReplicatedEpoch, settings_of_replicas, spread_of_rows
 from mlp_xp.run_folder import CURVE, MOST_SEEDS, PICTURE, REPLICA, REPLICAS
 from mlp_xp.run_writer import RunWriter, begin_folder, line_bytes, recorded, remedy, title
@@ -59,7 +60,7 @@ def record_replicas(
     each = settings_of_replicas(settings, n)
     description = describe_run(settings, data, backend, source, checkpoint_every, keep_checkpoints)
     for one in each:
-        check_free(folder / f"{REPLICA}{one.seed}", overwrite)
+        check_free(folder / f"{REPLICA}{one.seed}", overwrite, whole=folder)
     lock = take_folder(folder, overwrite)
     try:
         del description["sha256_start"]  # every replica has its own
@@ -113,6 +114,7 @@ class ReplicasWriter:
     def begin_again(self) -> None:
         """Write the lines of all epochs so far anew."""
         with self._writing():
+            remove_leftovers(self._folder)
             write_atomically(self._folder / CURVE, b"".join(map(line_bytes, self._curve)))
 
     def write(self) -> None:
@@ -132,4 +134,4 @@ class ReplicasWriter:
                 write_atomically(self._folder / PICTURE, png(plot_replicas(losses, self._curve, self._heading)))
 
     def _writing(self) -> AbstractContextManager[None]:
-        return writing(self._folder, remedy=remedy(self._folder))
+        return writing(self._folder, remedy=partial(remedy, self._folder))

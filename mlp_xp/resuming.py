@@ -6,25 +6,27 @@ machine.
 
 from __future__ import annotations
 
+import errno
 import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlp_xp.backend import Backend
-from mlp_xp.checkpoint import Position
-from mlp_xp.checkpoint_files import interrupted_path, read_checkpoint
+from mlp_xp.checkpoint import BEGINNING, Checkpoint, Position
+from mlp_xp.checkpoint_files import list_positions, place, read_checkpoint
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
-from mlp_xp.digests import digest_arrays, first_link
+from mlp_xp.digests import Digests, chain, digest_arrays, first_link
 from mlp_xp.errors import RunError, SettingsError
 from mlp_xp.files import write_atomically, writing
 from mlp_xp.lock import FolderLock
 from mlp_xp.pretraining import Pretrained
 from mlp_xp.recorded import (
+    count_lines,
     known_source,
-    list_checkpoints,
     read_curve,
     read_description,
     read_replicas,
@@ -35,11 +37,14 @@ from mlp_xp.recorded import (
 )
 from mlp_xp.replica_runs import ReplicasWriter, describe_replica
 from mlp_xp.replicas import ReplicatedEpoch, settings_of_replicas, train_replicas
-from mlp_xp.run_folder import CHECKPOINTS, CURVE, REPLICA, REPLICAS, RUN, STEPS, checkpoint_path
-from mlp_xp.run_writer import Past, RunWriter, json_bytes, recorded
+from mlp_xp.run_folder import CHECKPOINTS, CURVE, REPLICA, REPLICAS, RUN, STEPS, resume_command
+from mlp_xp.run_writer import Past, RunWriter, json_bytes, recorded, remedy
 from mlp_xp.runs import Alone, describe_data, describe_work
 from mlp_xp.settings import Settings
-from mlp_xp.training import Epoch, never, train
+from mlp_xp.training import NUMBERS, Epoch, never, train
+
+MOST_RESUMED = 1000
+"""Times that ``run.json`` tells of; it would grow beyond what is read of it."""
 
 
 def resume(
@@ -127,8 +132,6 @@ class RecordedTraining:
         None for one network alone.
     position : Position
         Where it goes on.
-    pretrained : int
-        Before the very first step: the epochs of a pre-training that are over.
     remarks : list of str
         What was found on the way: checkpoints that are damaged.
 
@@ -141,7 +144,11 @@ class RecordedTraining:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.remarks: list[str] = []
-        if not (self.folder / REPLICAS).exists():
+        try:
+            is_whole = (self.folder / REPLICAS).exists()
+        except OSError as error:  # of a name that no file can have
+            raise RunError(f"{self.folder} cannot be read: {error.strerror}; give a run's folder") from error
+        if not is_whole:
             read_description(self.folder)  # before anything is written: it may be no run at all
         elif (self.folder / RUN).exists():
             raise RunError(
@@ -172,7 +179,7 @@ class RecordedTraining:
             elif first.get("replicas", 1) != 1:
                 raise RunError(
                     f"{self.folder} is one of {first['replicas']} replicas, which were trained in one computation; "
-                    f"go on with all of them: --resume {self.folder.parent}"
+                    f"go on with all of them: {resume_command(self.folder.parent)}"
                 )
             else:
                 self._networks = [_Network(self.folder, first, Settings.from_dict(first["settings"]), Past())]
@@ -184,37 +191,30 @@ class RecordedTraining:
         self.settings = self._networks[0].settings
         self._find_past()
         checkpoint = self._networks[0].past.checkpoint
-        self.position = Position(0, 0) if checkpoint is None else checkpoint.position
-        self.pretrained = 0 if checkpoint is None else checkpoint.pretrained
+        self.position = BEGINNING if checkpoint is None else checkpoint.position
 
     def _find_past(self) -> None:
         """Find the latest moment of which every network has a whole checkpoint, and what led to it."""
-        names = [self._checkpoint_names(network) for network in self._networks]
-        common = set.intersection(*map(set, names))
-        for _, name in sorted(((names[0][name], name) for name in common), reverse=True):
+        positions = [list_positions(network.folder) for network in self._networks]
+        for position in sorted(set.intersection(*map(set, positions)), reverse=True):
             try:
-                pasts = [_read_past(network, name) for network in self._networks]
+                pasts = [_read_past(network, position) for network in self._networks]
             except RunError as error:
+                _raise_passing(error)  # to go on from an earlier one would remove this one
                 self.remarks.append(str(error))
                 continue
-            moments = {(past.checkpoint.position, past.checkpoint.pretrained) for past in pasts if past.checkpoint}
-            if len(moments) == 1:
-                for network, past in zip(self._networks, pasts, strict=True):
-                    network.past = past
-                return
+            for network, past in zip(self._networks, pasts, strict=True):
+                network.past = past
+            return
         if self.remarks:
             raise RunError(f"no checkpoint of {self.folder} can be used: {self.remarks[0]}")
-
-    def _checkpoint_names(self, network: _Network) -> dict[str, Position]:
-        """Return the files of a network's checkpoints, and where the training is at them."""
-        folder = network.folder
-        names = {checkpoint_path(folder, epoch).name: Position(epoch + 1, 0) for epoch in list_checkpoints(folder)}
-        if (path := interrupted_path(folder)).exists():
-            try:
-                names[path.name] = read_checkpoint(path, network.description["id"]).position
-            except RunError as error:
-                self.remarks.append(str(error))
-        return names
+        for network in self._networks:
+            # A first checkpoint may have been about to be written; else there was one, or none was wanted.
+            if (n := _count_epochs(network)) > network.description["checkpoints"]["every"]:
+                raise RunError(
+                    f"{network.folder} has {n} epochs, but no checkpoint to go on from: {CHECKPOINTS}/ was removed, or "
+                    "none were kept (--checkpoint-every 0); to train again, and remove what is there, use --overwrite"
+                )
 
     def settings_for(self, epochs: int | None) -> Settings:
         """Return the settings, perhaps with other epochs of the whole training.
@@ -256,6 +256,8 @@ class RecordedTraining:
             many = train_replicas(settings, data, backend, self.n_replicas, start=start, **how)
         work = {**self.position._asdict(), **describe_work(backend)}
         whole = None if self.n_replicas is None else self.folder
+        if settings.epochs == self.position.epoch:
+            work = {}  # there is none
         for network in self._networks:
             _go_on(network.description, settings.epochs, work, self.position)
         writers = [
@@ -264,7 +266,7 @@ class RecordedTraining:
         if self._whole is None:
             return recorded(self._lock, writers, Alone(writers[0]), single)
         _go_on(self._whole, settings.epochs, work, self.position)
-        with writing(self.folder):
+        with writing(self.folder, remedy=partial(remedy, self.folder)):
             write_atomically(self.folder / REPLICAS, json_bytes(self._whole))
         replicas = ReplicasWriter(self.folder, self._whole, writers)
         replicas.begin_again()
@@ -301,7 +303,7 @@ def _check_description(description: dict[str, Any]) -> None:
         if type(found := description["checkpoints"][name]) is not int or found < 0:
             raise TypeError(f"{name!r} of 'checkpoints' is {reprlib.repr(found)}")
     for rollback in description["rollbacks"]:
-        if not all(type(rollback[name]) is int for name in ("epoch", "step")):
+        if type(rollback["epoch"]) is not int:
             raise TypeError(f"'rollbacks' has {reprlib.repr(rollback)}")
 
 
@@ -310,6 +312,8 @@ def _replicas(folder: Path, whole: dict[str, Any]) -> list[_Network]:
     networks = []
     for settings in settings_of_replicas(Settings.from_dict(whole["settings"]), len(whole["seeds"])):
         own = folder / f"{REPLICA}{settings.seed}"
+        if own.is_symlink():
+            raise RunError(f"{own} is a link to another place, which is not written to; replace it by what it leads to")
         description = read_description(own) if (own / RUN).exists() else {}
         if description.get("id") != whole["id"]:
             description = describe_replica(whole, settings)
@@ -321,22 +325,61 @@ def _go_on(description: dict[str, Any], epochs: int, work: dict[str, Any], posit
     """Note in a description that the training goes on."""
     description["settings"]["epochs"] = epochs
     # Where a rollback led beyond the checkpoint, it will happen again.
-    description["rollbacks"] = [each for each in description["rollbacks"] if (each["epoch"], each["step"]) < position]
-    description["resumed"].append(work)
+    description["rollbacks"] = [each for each in description["rollbacks"] if (each["epoch"], 0) < position[:2]]
+    if work:
+        description["resumed"].append(work)
+    for again in description["resumed"][:-MOST_RESUMED]:  # of those that were alike, the newest tell enough
+        if again["backend"] in [each["backend"] for each in description["resumed"][-MOST_RESUMED:]]:
+            description["resumed"].remove(again)
 
 
-def _read_past(network: _Network, name: str) -> Past:
+def _count_epochs(network: _Network) -> int:
+    """Return how many epochs of a run are recorded; those that another run has left in its folder are none of it."""
+    if not (n := count_lines(network.folder / CURVE)):
+        return 0
+    (row,) = read_curve(network.folder, 1)
+    *digests, last = (row[f"sha256_{name}"] for name in Digests._fields)
+    first = chain(network.description["sha256_start"], {name: row[name] for name in NUMBERS}, digests)
+    return n if first == last else 0
+
+
+def _raise_passing(error: RunError) -> None:
+    """Raise the reason for which a file could not be read, if it is not in the file.
+
+    Raises
+    ------
+    RunError
+    """
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno not in (None, errno.EISDIR, errno.ELOOP):
+        raise RunError(f"{cause.filename or ''}: cannot be read: {cause.strerror}; mend that, then go on") from error
+
+
+def _read_past(network: _Network, position: Position) -> Past:
     """Return what led to a checkpoint, which must be what it says."""
     folder = network.folder
-    checkpoint = read_checkpoint(folder / CHECKPOINTS / name, network.description["id"])
-    n_epochs = checkpoint.position.epoch
-    curve, steps = read_curve(folder, n_epochs), read_steps(folder, n_epochs)
-    losses = [steps.of_epoch(epoch) for epoch in range(n_epochs)]
+    checkpoint = read_checkpoint(folder, position, network.description["id"])
+    curve, steps = read_curve(folder, position.epoch), read_steps(folder, position.epoch)
+    losses = [steps.of_epoch(epoch) for epoch in range(position.epoch)]
     for epoch, (row, of_steps) in enumerate(zip(curve, losses, strict=True)):
         if row["epoch"] != epoch:
             raise unusable(f"{folder / CURVE}, line {epoch + 1}", f"epoch {row['epoch']} where epoch {epoch} belongs")
         if row["sha256_losses"] != digest_arrays({"losses": of_steps}):
             raise unusable(folder / STEPS, f"the losses of epoch {epoch} are not those of {CURVE}")
     if (curve[-1]["sha256_chain"] if curve else network.description["sha256_start"]) != checkpoint.chain:
-        raise unusable(folder / CURVE, f"it does not lead to the checkpoint {name}")
+        raise unusable(folder / CURVE, f"it does not lead to the checkpoint {place(folder, position).name}")
+    if position.step:
+        checkpoint = replace(checkpoint, beginning=_read_beginning(network, checkpoint))
     return Past(checkpoint, curve, losses)
+
+
+def _read_beginning(network: _Network, checkpoint: Checkpoint) -> Checkpoint | None:
+    """Return the checkpoint of an epoch's beginning, if there is one that can be used."""
+    epoch = checkpoint.position.epoch
+    there = [each for each in list_positions(network.folder) if each.epoch == epoch and not each.step]
+    try:
+        found = read_checkpoint(network.folder, there[-1], network.description["id"]) if there else None
+    except RunError as error:
+        _raise_passing(error)
+        return None
+    return found if found is not None and found.chain == checkpoint.chain else None

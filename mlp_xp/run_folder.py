@@ -12,10 +12,11 @@ A folder of replicas has a run folder for each and files of its own (see `mlp_xp
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 RUN, CURVE, STEPS, WEIGHTS, PICTURE = "run.json", "curve.jsonl", "steps.csv", "weights.safetensors", "loss.png"
-CHECKPOINTS, INTERRUPTED = "checkpoints", "interrupted.safetensors"
+CHECKPOINTS = "checkpoints"
 REPLICAS, REPLICA = "replicas.json", "seed-"
 """Of a folder that holds a run per seed: the file that describes it, and how the runs' own folders begin."""
 MOST_SEEDS = 1 << 12
@@ -24,6 +25,18 @@ FILES = (RUN, CURVE, STEPS, WEIGHTS, PICTURE, REPLICAS)
 """All that a run folder or a folder of replicas may hold, but for folders."""
 STEPS_HEADER = "epoch,step,loss"
 FORMAT = 1
+
+
+def resume_command(folder: Path) -> str:
+    """Return what to type to go on with a run."""
+    return f"mlp-xp train --resume {shlex.quote(str(folder))}"
+
+
+def how_to_go_on(folder: Path, when: str = "") -> str:
+    """Return what to do about a run, or a folder of replicas, that had to stop; ``when`` says from when on."""
+    if any(any(folder.glob(f"{each}{CHECKPOINTS}/*.safetensors")) for each in ("", f"{REPLICA}*/")):
+        return f"what it has learnt is kept; {when}go on with: {resume_command(folder)}"
+    return f"it has no checkpoint yet to go on from; {when}train again, with --overwrite"
 
 
 def checkpoint_path(folder: Path, epoch: int) -> Path:

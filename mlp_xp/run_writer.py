@@ -10,14 +10,15 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from mlp_xp import disk
-from mlp_xp.checkpoint import LAYERS, Checkpoint, select
-from mlp_xp.checkpoint_files import remove_all_but, write_checkpoint
+from mlp_xp.checkpoint import BEGINNING, LAYERS, Checkpoint, Position, select
+from mlp_xp.checkpoint_files import list_positions, place, remove_all_but, write_checkpoint
 from mlp_xp.divergence import Rollback
 from mlp_xp.errors import RunError, TrainingInterrupted
 from mlp_xp.files import (
@@ -30,12 +31,12 @@ from mlp_xp.files import (
     writing,
 )
 from mlp_xp.lock import FolderLock
+from mlp_xp.recorded import read_description, read_replicas
 from mlp_xp.replicas import ReplicatedEpoch
 from mlp_xp.run_folder import (
     CHECKPOINTS,
     CURVE,
     FILES,
-    INTERRUPTED,
     PICTURE,
     REPLICA,
     REPLICAS,
@@ -43,6 +44,7 @@ from mlp_xp.run_folder import (
     STEPS,
     STEPS_HEADER,
     WEIGHTS,
+    how_to_go_on,
 )
 from mlp_xp.tensor_files import tensor_bytes
 from mlp_xp.training import Epoch
@@ -104,7 +106,7 @@ class RunWriter:
             else:
                 self._take_up(past)
             if not (folder / STEPS).exists():
-                append(folder / STEPS, f"{STEPS_HEADER}\n".encode(), durable=False)
+                write_atomically(folder / STEPS, f"{STEPS_HEADER}\n".encode())
         self._has_begun = True
 
     def _take_up(self, past: Past) -> None:
@@ -115,16 +117,15 @@ class RunWriter:
         write_atomically(folder / RUN, json_bytes(self._description))
         if _is_folder(folder / CHECKPOINTS):
             remove_leftovers(folder / CHECKPOINTS)
-            within = checkpoint is not None and not checkpoint.is_between_epochs
-            remove_all_but(folder, set(range(len(self.curve))), interrupted=within)
+            remove_all_but(folder, {*_ends(range(len(self.curve))), *_needed(checkpoint)})
         if not self.curve:
             for name in (CURVE, STEPS, WEIGHTS):  # of which any may have been begun, and no more
                 disk.DISK.remove(folder / name)
             return
         keep_lines(folder / CURVE, len(self.curve))
         keep_lines(folder / STEPS, 1 + sum(map(len, self.losses)))
-        if checkpoint is not None and checkpoint.is_between_epochs:
-            write_atomically(folder / WEIGHTS, tensor_bytes(select(checkpoint.tensors, LAYERS)))
+        if checkpoint is not None and (end := checkpoint.beginning if checkpoint.position.step else checkpoint):
+            write_atomically(folder / WEIGHTS, tensor_bytes(select(end.tensors, LAYERS)))
 
     def write(self, epoch: Epoch) -> None:
         """Add an epoch."""
@@ -141,8 +142,9 @@ class RunWriter:
         self.losses.append(epoch.step_losses)
 
     def _is_due(self, epoch: int) -> bool:
-        """Tell whether a checkpoint is written after an epoch."""
-        return self._every > 0 and (epoch + 1) % self._every == 0
+        """Tell whether a checkpoint is written after an epoch; if any are, one is after the last."""
+        is_last = epoch + 1 == self._description["settings"]["epochs"]
+        return self._every > 0 and (is_last or (epoch + 1) % self._every == 0)
 
     def _note(self, rollbacks: Sequence[Rollback]) -> None:
         if rollbacks:
@@ -150,16 +152,23 @@ class RunWriter:
             write_atomically(self.folder / RUN, json_bytes(self._description))
 
     def keep(self, checkpoint: Checkpoint, rollbacks: Sequence[Rollback]) -> None:
-        """Write a checkpoint at which the training stops, unless it is there already."""
-        is_there = checkpoint.is_between_epochs and self._is_due(checkpoint.epoch)
-        has_learnt = checkpoint.position > (0, 0) or checkpoint.pretrained > 0
-        if is_there or not has_learnt:
+        """Write a checkpoint at which the training stops, and that of its epoch's beginning, unless they are there."""
+        wanted = [each for each in (checkpoint.beginning, checkpoint) if each is not None]
+        missing = [each for each in wanted if not place(self.folder, each.position).exists()]
+        if checkpoint.position == BEGINNING or not missing:
             return
         with self._writing():
             self._note(rollbacks)
             for name in (STEPS, CURVE) if self.curve else ():
                 append(self.folder / name, b"", durable=True)  # what was not urgent before
-            self._write_checkpoint(checkpoint)
+            for each in missing:
+                self._write_checkpoint(each)
+
+    def settle(self, checkpoint: Checkpoint) -> None:
+        """Remove the checkpoints of earlier stops within an epoch, once all that `keep` wrote are there."""
+        ends = [position for position in list_positions(self.folder) if position.is_between_epochs]
+        with self._writing():
+            remove_all_but(self.folder, {*ends, *_needed(checkpoint)})
 
     def _write_checkpoint(self, checkpoint: Checkpoint) -> None:
         if not _is_folder(self.folder / CHECKPOINTS):
@@ -168,16 +177,21 @@ class RunWriter:
 
     def prune(self) -> None:
         """Remove checkpoints that are neither among the newest nor the best."""
-        n_epochs = len(self.curve)
-        if not self._is_due(n_epochs - 1):
+        due = [epoch for epoch in range(len(self.curve)) if self._is_due(epoch)]
+        if due[-1:] != [len(self.curve) - 1]:
             return
-        kept = set(range(n_epochs))
+        kept = set(due)
         if self._newest:
-            due = range(self._every - 1, n_epochs, self._every)
             best = min(due, key=lambda epoch: (self.curve[epoch]["test_loss"], epoch))
             kept = {*due[-self._newest :], best}
         with self._writing():
-            remove_all_but(self.folder, kept, interrupted=False)
+            remove_all_but(self.folder, _ends(kept))
+
+    def end(self) -> None:
+        """Remove what was kept of stops within an epoch, if no checkpoint of a later moment has."""
+        if self._every == 0:
+            with self._writing():
+                remove_all_but(self.folder, ())
 
     def finish(self) -> None:
         """Draw the picture, if there is anything to draw."""
@@ -190,8 +204,20 @@ class RunWriter:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        with writing(self.folder, remedy=remedy(self._whole or self.folder) if self._has_begun else None):
+        with writing(self.folder, remedy=partial(remedy, self._whole or self.folder) if self._has_begun else None):
+            if self._whole is not None:
+                refuse_link(self.folder)
             yield
+
+
+def _ends(epochs: Iterable[int]) -> set[Position]:
+    """Return the moments at which these epochs are over."""
+    return {Position(epoch + 1, 0) for epoch in epochs}
+
+
+def _needed(checkpoint: Checkpoint | None) -> set[Position]:
+    """Return the moments whose checkpoints are needed to go on from one."""
+    return {each.position for each in (checkpoint, checkpoint and checkpoint.beginning) if each is not None}
 
 
 class Whole(Protocol):
@@ -230,18 +256,22 @@ def recorded(
         if isinstance(error, TrainingInterrupted):
             for writer, checkpoint in zip(writers, error.checkpoints, strict=True):
                 writer.keep(checkpoint, error.rollbacks)
+            for writer, checkpoint in zip(writers, error.checkpoints, strict=True):  # not before all have theirs
+                writer.settle(checkpoint)
         with contextlib.suppress(RunError):  # the other error is the one to tell of
             whole.finish()
         raise
     else:
+        for writer in writers:
+            writer.end()
         whole.finish()
     finally:
         lock.release()
 
 
 def remedy(folder: Path) -> str:
-    """Return what to do about a run that had to stop."""
-    return f"what it has learnt is kept: when that is mended, go on with: mlp-xp train --resume {folder}"
+    """Return what to do about a run whose files cannot be written."""
+    return how_to_go_on(folder, "when that is mended, ")
 
 
 def title(description: Mapping[str, Any]) -> str:
@@ -259,16 +289,30 @@ def begin_folder(folder: Path, name: str, description: Mapping[str, Any]) -> Non
     """
     make_folder(folder)
     remove_leftovers(folder)
-    replicas = [path for path in folder.glob(f"{REPLICA}*/") if re.fullmatch("[0-9]+", path.name[len(REPLICA) :])]
-    replicas = replicas if (folder / REPLICAS).exists() else []
+    replicas = _replicas(folder)
     write_atomically(folder / name, json_bytes(description))
     disk.DISK.remove(folder / (RUN if name == REPLICAS else REPLICAS))  # first: both would tell of two runs
     _clear(folder, [other for other in FILES if other != name])
     for replica in replicas:
-        if not replica.is_symlink():
-            _clear(replica, FILES)
-            with contextlib.suppress(OSError):
-                replica.rmdir()
+        _clear(replica, FILES)
+        with contextlib.suppress(OSError):
+            replica.rmdir()
+
+
+def _replicas(folder: Path) -> list[Path]:
+    """Return the folders of an old run's replicas: not those of other runs that only have such names."""
+    try:
+        run = read_replicas(folder).get("id") if (folder / REPLICAS).exists() else None
+    except RunError:
+        return []
+    paths = [path for path in folder.glob(f"{REPLICA}*/") if re.fullmatch("[0-9]+", path.name[len(REPLICA) :])]
+    return [path for path in paths if run is not None and not path.is_symlink() and _id(path) == run]
+
+
+def _id(folder: Path) -> object:
+    with contextlib.suppress(RunError):
+        return read_description(folder).get("id")
+    return None
 
 
 def _clear(folder: Path, names: Iterable[str]) -> None:
@@ -277,9 +321,7 @@ def _clear(folder: Path, names: Iterable[str]) -> None:
         disk.DISK.remove(folder / name)
     if _is_folder(folder / CHECKPOINTS):
         remove_leftovers(folder / CHECKPOINTS)
-        for checkpoint in (folder / CHECKPOINTS).glob("epoch-*.safetensors"):
-            disk.DISK.remove(checkpoint)
-        disk.DISK.remove(folder / CHECKPOINTS / INTERRUPTED)
+        remove_all_but(folder, ())
         with contextlib.suppress(OSError):
             (folder / CHECKPOINTS).rmdir()
 

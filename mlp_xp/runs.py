@@ -20,7 +20,7 @@ from mlp_xp.digests import first_link
 from mlp_xp.errors import RunError, SettingsError
 from mlp_xp.files import make_folder, writing
 from mlp_xp.lock import FolderLock
-from mlp_xp.run_folder import CHECKPOINTS, FILES, FORMAT, REPLICAS, RUN
+from mlp_xp.run_folder import CHECKPOINTS, FILES, FORMAT, REPLICA, REPLICAS, RUN, resume_command
 from mlp_xp.run_writer import RunWriter, recorded
 from mlp_xp.settings import Settings
 from mlp_xp.training import Epoch
@@ -72,7 +72,7 @@ def record(
     source : DataSource, optional
         What ``data`` were loaded from, so that they can be loaded again; None for arrays of one's own.
     checkpoint_every : int
-        Write a checkpoint after every so many epochs, from which the training can go on and
+        Write a checkpoint after every so many epochs, and after the last, from which the training can go on and
         `mlp_xp.verification.verify` can start; 0 for none.
     keep_checkpoints : int, optional
         Keep so many of the newest, and the one with the least test loss; 0 for all. By default `NEWEST`, but all in
@@ -132,8 +132,15 @@ def take_folder(folder: Path, overwrite: bool) -> FolderLock:
     return lock
 
 
-def check_free(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds a run already, unless that may be replaced.
+def check_free(folder: Path, overwrite: bool, *, whole: Path | None = None) -> None:
+    """Refuse a folder that holds a run already, unless that may be replaced, and one of replicas, unless it is theirs.
+
+    Parameters
+    ----------
+    folder : path
+    overwrite : bool
+    whole : path, optional
+        The folder of the replicas to which it belongs.
 
     Raises
     ------
@@ -143,11 +150,13 @@ def check_free(folder: Path, overwrite: bool) -> None:
     with writing(folder):
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "it is a file, not a folder")
+        if whole is None and folder.name.startswith(REPLICA) and (folder.parent / REPLICAS).exists():
+            raise RunError(f"{folder} belongs to the replicas of {folder.parent}; choose another --out")
         taken = any((folder / name).exists() for name in (*FILES, CHECKPOINTS))
     if taken and not overwrite:
         how = ""
         if any((folder / name).exists() for name in (RUN, REPLICAS)):
-            how = f", or go on with it: mlp-xp train --resume {folder}"
+            how = f", or go on with it: {resume_command(folder)}"
         raise RunError(f"{folder} already holds a run; choose another --out, or replace it with --overwrite{how}")
 
 

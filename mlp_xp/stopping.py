@@ -89,6 +89,8 @@ def _watch(receiver: socket.socket, on_second: Callable[[], None]) -> None:
     while (number := receiver.recv(1)[0]) != _OVER:
         n_signals += number in SIGNALS
         if n_signals == 2:
-            on_second()
-            sys.stderr.flush()
-            os._exit(128 + number)
+            try:
+                on_second()
+                sys.stderr.flush()
+            finally:  # whatever became of the terminal
+                os._exit(128 + number)

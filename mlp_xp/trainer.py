@@ -264,7 +264,7 @@ class Trainer:
         sizes = self.objective.network.layer_sizes
         n_weights = sum(n_in * n_out for n_in, n_out in pairwise(sizes)) * (self.replicas or 1)
         # Three products with every weight, each a multiplication and an addition per row.
-        return int(PIECE // (6 * n_weights * self.settings.batch_size + CALLS))
+        return max(1, int(PIECE // (6 * n_weights * self.settings.batch_size + CALLS)))
 
     def _draw(self, epoch: int) -> tuple[NDArray[np.int32], ...]:
         """Return what is random in an epoch's steps; of replicas, each with their axis after the first.

@@ -35,7 +35,7 @@ NUMBERS = ("epoch", "loss", "test_loss", "accuracy")
 ON_DIVERGENCE = ("stop", "rollback")
 MOST_ROLLBACKS = 10
 """Of a training: the learning rate is then a thousandth of what was asked for, and is not what is wrong."""
-LearningRates: TypeAlias = Mapping[tuple[int, int], float]
+LearningRates: TypeAlias = Mapping[int, float]
 NO_RATES: LearningRates = {}
 
 
@@ -133,10 +133,10 @@ def train(
     stop : callable, optional
         Asked every second or so, between two steps, whether to stop.
     on_divergence : str
-        "stop", or "rollback": go on from the end of the epoch before (or from ``start``) with half the learning rate,
-        up to `MOST_ROLLBACKS` times.
-    learning_rates : mapping of (int, int) to float
-        Other learning rates, from a step of an epoch on: what rollbacks made of a training that is done again.
+        "stop", or "rollback": begin the epoch again with half the learning rate, up to `MOST_ROLLBACKS` times. A
+        pre-training, and the epoch of a ``start`` within one that does not know its beginning, cannot begin again.
+    learning_rates : mapping of int to float
+        Other learning rates, from an epoch on: what rollbacks made of a training that is done again.
     largest_growth : float
         The training diverges, too, if its mean loss over `mlp_xp.divergence.STREAK` steps on end is more than so many
         times that of its very first step.
@@ -199,6 +199,8 @@ def train_each(
     """
     if not isinstance(data, Split):
         raise SettingsError(f"data is a {type(data).__name__}: give what its split() returns")
+    if not isinstance(backend, Backend):
+        raise SettingsError(f"backend is a {type(backend).__name__}: give what mlp_xp.open_backend returns")
     if on_divergence not in ON_DIVERGENCE:
         raise SettingsError(f"on_divergence = {on_divergence!r}: must be {' or '.join(ON_DIVERGENCE)}")
     _check_kind(data)
@@ -234,7 +236,7 @@ class _Course:
     test_rows: Rows
     good: tuple[Checkpoint, ...]
     stop: Callable[[], bool]
-    learning_rates: dict[tuple[int, int], float]
+    learning_rates: dict[int, float]
     largest_growth: float
 
     def run(
@@ -242,7 +244,7 @@ class _Course:
     ) -> Iterator[tuple[Epoch, ...]]:
         """Yield every network's record of every epoch."""
         start = self.good[0]
-        if start.position == (0, 0) and start.pretrained < max(1, self.trainer.settings.n_pretraining_epochs):
+        if start.position[:2] == (0, 0) and start.pretrained < self.trainer.settings.n_pretraining_epochs:
             self._pretrain(on_pretrained)
         rollbacks: list[Rollback] = []
         n_rollbacks = 0
@@ -253,7 +255,9 @@ class _Course:
                     records = self._run_epoch(epoch, rollbacks)
             except TrainingDiverged as error:
                 n_rollbacks += 1
-                if not rolls_back or n_rollbacks > MOST_ROLLBACKS:
+                can_roll_back = n_rollbacks <= MOST_ROLLBACKS and None not in self._beginnings()
+                error.can_roll_back = can_roll_back and not rolls_back
+                if not (rolls_back and can_roll_back):
                     raise
                 rollbacks.append(self._roll_back(str(error)))
                 continue
@@ -285,12 +289,17 @@ class _Course:
             raise TrainingInterrupted(self.good)
 
     def _roll_back(self, reason: str) -> Rollback:
-        """Go back to the last good moment and halve the learning rate."""
-        trainer, position = self.trainer, self.good[0].position
-        rate = trainer.learning_rate / 2
-        trainer.restore(self.good)
-        self.learning_rates[position] = rate
-        return Rollback(*position, rate, reason)
+        """Go back to the epoch's beginning and halve the learning rate."""
+        rate = self.trainer.learning_rate / 2
+        self.good = tuple(beginning for beginning in self._beginnings() if beginning is not None)
+        self.trainer.restore(self.good)
+        epoch = self.good[0].position.epoch
+        self.learning_rates[epoch] = rate
+        return Rollback(epoch, rate, reason)
+
+    def _beginnings(self) -> list[Checkpoint | None]:
+        """Return every network as the epoch began, None if that is not known."""
+        return [each.beginning if each.position.step else each for each in self.good]
 
     def _run_epoch(self, epoch: int, rollbacks: Sequence[Rollback]) -> tuple[Epoch, ...]:
         """Train for an epoch, or for the rest of it; its end is then the last good moment."""
@@ -329,7 +338,8 @@ class _Course:
         trainer, where = self.trainer, f"epoch {epoch}, "
         losses = np.stack([each.losses for each in self.good])
         waiting: Piece | None = None
-        self._set_learning_rate(epoch, losses.shape[1])
+        if not losses.shape[1] and (rate := self.learning_rates.get(epoch)) is not None:
+            trainer.loop.set_learning_rate(rate, trainer.settings.dtype)
         for piece in trainer.pieces(epoch, losses.shape[1]):
             # A device that works by itself is at this piece, while the losses of the one before are looked at.
             losses = self._join(losses, waiting, where)
@@ -340,14 +350,9 @@ class _Course:
                 if find_divergence(losses[:, -STREAK:], self._first_losses(losses), self.largest_growth, n_steps=1):
                     raise TrainingInterrupted(self.good)  # it may be about to explode: nothing to go on from
                 raise TrainingInterrupted(self._checkpoints_between(epoch, losses, piece))
-            self._set_learning_rate(epoch, n_done)
         if waiting is None:
             raise RunError(f"the checkpoint has {losses.shape[1]} steps of epoch {epoch}, which has {trainer.n_steps}")
         return self._join(losses, waiting, where), waiting
-
-    def _set_learning_rate(self, epoch: int, step: int) -> None:
-        if (rate := self.learning_rates.get((epoch, step))) is not None:
-            self.trainer.loop.set_learning_rate(rate, self.trainer.settings.dtype)
 
     def _join(self, losses: NDArray[np.float64], piece: Piece | None, where: str) -> NDArray[np.float64]:
         """Return an epoch's losses so far and those of a piece, once they are there and found to be good."""
@@ -363,11 +368,12 @@ class _Course:
         checkpoints = self.trainer.checkpoints(epoch - 1, chains, losses, self._first_losses(losses))
         for i, checkpoint in enumerate(checkpoints):
             self._check_tensors(checkpoint.tensors, f"epoch {epoch}, ", losses, i, piece)
-        return checkpoints
+        pairs = zip(checkpoints, self._beginnings(), strict=True)
+        return tuple(replace(checkpoint, beginning=beginning) for checkpoint, beginning in pairs)
 
     def _first_losses(self, losses: NDArray[np.float64]) -> list[float | None]:
         """Return the very first loss of every network, given those of the epoch so far."""
-        if self.good[0].position == (0, 0):
+        if self.good[0].position[:2] == (0, 0):
             return list(losses[:, 0].tolist())
         return [each.first_loss for each in self.good]
 

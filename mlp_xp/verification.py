@@ -26,6 +26,7 @@ from mlp_xp.digests import Digests, chain, digest_arrays, first_link
 from mlp_xp.errors import Disagreement, RunError, SettingsError, TrainingDiverged
 from mlp_xp.model import mean
 from mlp_xp.recorded import (
+    REMEDY,
     list_checkpoints,
     read_curve,
     read_description,
@@ -69,8 +70,8 @@ class RecordedRun:
         The lines of ``steps.csv``.
     replicas : int
         How many networks were trained beside each other, this one among them.
-    learning_rates : dict of (int, int) to float
-        From an epoch's step on, where the training had diverged and went on with another one.
+    learning_rates : dict of int to float
+        From an epoch on, which had diverged and was begun again with another one.
     backends : list of str
         All that trained, in order.
     checkpoints : list of int
@@ -93,14 +94,13 @@ class RecordedRun:
             self.backend, self.device = (str(description["backend"][name]) for name in ("name", "device"))
             self.replicas = int(description.get("replicas", 1))
             self.learning_rates = {
-                (int(each["epoch"]), int(each["step"])): float(each["learning_rate"])
-                for each in description.get("rollbacks", [])
+                int(each["epoch"]): float(each["learning_rate"]) for each in description.get("rollbacks", [])
             }
             went_on = [str(each["backend"]["name"]) for each in description.get("resumed", [])]
             self.backends = list(dict.fromkeys([self.backend, *went_on]))
         self.curve = read_curve(self.folder)
         if not self.curve:
-            raise RunError(f"{self.folder / CURVE} is empty: no epoch of this run was finished; train again")
+            raise RunError(f"{self.folder / CURVE} is empty: no epoch of this run was finished; {REMEDY}")
         self.checkpoints = list_checkpoints(self.folder)
         self.steps = read_steps(self.folder)
 
@@ -122,8 +122,8 @@ class RecordedRun:
 
     def learning_rate(self, epoch: int) -> float:
         """Return that of an epoch's last step."""
-        later = [moment for moment in self.learning_rates if moment[0] <= epoch]
-        return self.learning_rates[max(later)] if later else self.settings.learning_rate
+        begun = [first for first in self.learning_rates if first <= epoch]
+        return self.learning_rates[max(begun)] if begun else self.settings.learning_rate
 
     def begin(self, first: int) -> int:
         """Return the epoch that training must begin with to reach ``first``: the one after the nearest checkpoint."""

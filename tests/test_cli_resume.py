@@ -142,7 +142,7 @@ def test_a_rollback_is_a_remark(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert [line[:13] for line in output.out.splitlines()] == ["#summary:   1", "#summary:   2"]
     (remark,) = [line for line in output.err.splitlines() if "explodes" in line]
     assert remark.startswith("mlp-xp: epoch 1, step 0: the loss explodes: ")
-    assert remark.endswith("; went on from epoch 1, step 0 with the learning rate 0.13")
+    assert remark.endswith("; began epoch 1 again with the learning rate 0.13")
 
 
 COMMAND = [

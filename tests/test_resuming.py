@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,10 +15,13 @@ from typing import Any
 import pytest
 import safetensors.numpy
 
+import mlp_xp.resuming
+import mlp_xp.tensor_files
 import mlp_xp.trainer
 from faults import FaultyDisk
 from mlp_xp import disk
 from mlp_xp.backend import Backend
+from mlp_xp.checkpoint import Position
 from mlp_xp.datasets import Dataset, Split, load
 from mlp_xp.datasets.source import DataSource
 from mlp_xp.errors import RunError, SettingsError, TrainingDiverged, TrainingInterrupted
@@ -67,7 +72,7 @@ def start(
     folder: Path, settings: Settings, data: Split, backend: Backend, n: int | None, **how: Any
 ) -> Iterator[Epoch | ReplicatedEpoch]:
     """Return a recorded training of one network, or of n."""
-    recording = {name: how.pop(name) for name in ("checkpoint_every", "source") if name in how}
+    recording = {name: how.pop(name) for name in ("checkpoint_every", "source", "overwrite") if name in how}
     if n is None:
         epochs = train(settings, data, backend, **how)
         return record(folder, settings, data, backend, epochs, **recording)
@@ -147,7 +152,7 @@ def test_a_pretraining_goes_on_to_the_same_bits(
         assert said == f"interrupted after {done} epochs of pre-training"
         recorded = RecordedTraining(folder)
         recorded.release()
-        assert (recorded.position, recorded.pretrained) == ((0, 0), done)
+        assert recorded.position == Position(0, 0, done)
         told: list[Pretrained] = []
         *_, again = resume(folder, backend, digits, on_pretrained=told.append)
         assert [one[:2] for one in told] == [(0, 0), (0, 1), (1, 0), (1, 1)][done:]
@@ -175,16 +180,17 @@ def test_a_pretraining_goes_on_again_and_again(tmp_path: Path, numpy_backend: Ba
 
 
 @pytest.mark.parametrize("field", ["-1", "x", "1"])
-def test_a_checkpoint_within_no_pretraining_is_refused(
+def test_a_checkpoint_that_does_not_know_its_moment_is_refused(
     field: str, tmp_path: Path, numpy_backend: Backend, digits: Split
 ) -> None:
     run = tmp_path / "run"
     stop_early(run, NATIVE, digits, numpy_backend, 2)
-    path = run / "checkpoints" / "interrupted.safetensors"
+    (run / "checkpoints" / "interrupted-0-0-0.safetensors").unlink()
+    path = run / "checkpoints" / "interrupted-0-10-0.safetensors"
     with safetensors.safe_open(path, "np") as file:
         metadata = file.metadata() | {"pretrained": field}
     safetensors.numpy.save_file(safetensors.numpy.load_file(path), path, metadata)
-    with pytest.raises(RunError, match=r"no checkpoint .* can be used: .*interrupted.safetensors: not a checkpoint of"):
+    with pytest.raises(RunError, match=r"no checkpoint .* can be used: .*0-10-0.safetensors: not a checkpoint of"):
         RecordedTraining(run)
 
 
@@ -224,14 +230,160 @@ def test_the_data_are_loaded_from_where_they_were(tmp_path: Path, numpy_backend:
     assert [epoch.epoch for epoch in resume(tmp_path / "run", numpy_backend)] == [1, 2, 3]
 
 
-def test_without_checkpoints_it_begins_anew(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
-    list(start(tmp_path / "whole", NATIVE, digits, numpy_backend, None, checkpoint_every=0))
-    epochs = start(tmp_path / "run", NATIVE, digits, numpy_backend, None, checkpoint_every=0)
+@pytest.mark.parametrize("n", [None, N], ids=["alone", "replicas"])
+def test_before_the_first_checkpoint_it_begins_anew(
+    n: int | None, tmp_path: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    list(start(tmp_path / "whole", NATIVE, digits, numpy_backend, n, checkpoint_every=3))
+    epochs = start(tmp_path / "run", NATIVE, digits, numpy_backend, n, checkpoint_every=3)
     next(epochs)
     epochs.close()  # type: ignore[attr-defined]
     assert not (tmp_path / "run" / "checkpoints").exists()
     assert [epoch.epoch for epoch in resume(tmp_path / "run", numpy_backend, digits)] == [0, 1, 2, 3]
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("n", [None, N], ids=["alone", "replicas"])
+@pytest.mark.parametrize("every", [0, 1])
+def test_what_has_no_checkpoint_is_not_lost(
+    every: int, n: int | None, tmp_path: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    list(start(tmp_path / "run", NATIVE, digits, numpy_backend, n, checkpoint_every=every))
+    for checkpoints in (tmp_path / "run").rglob("checkpoints"):
+        shutil.rmtree(checkpoints)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match=r"run(/seed-0)? has 4 epochs, but no checkpoint to go on from: .*--overwrite"):
+        resume(tmp_path / "run", numpy_backend, digits)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_lines_of_a_run_that_was_replaced_are_not_missed(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
+    """The process was killed when it had written the new run.json, and nothing else."""
+    list(start(tmp_path / "run", replace(NATIVE, seed=1), digits, numpy_backend, None, checkpoint_every=0))
+    old = (tmp_path / "run" / "curve.jsonl").read_bytes()
+    epochs = start(tmp_path / "new", NATIVE, digits, numpy_backend, None)
+    epochs.close()  # type: ignore[attr-defined]
+    (tmp_path / "new" / "curve.jsonl").write_bytes(old)
+    assert [epoch.epoch for epoch in resume(tmp_path / "new", numpy_backend, digits)] == [0, 1, 2, 3]
+
+
+def failing_at(name: str, n: int) -> FaultyDisk:
+    """Return a disk that is full when a file of such a name is made for the n-th time."""
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class Full(FaultyDisk):
+        def create(self, path: Path) -> int:
+            nonlocal n
+            if name in path.name and (n := n - 1) < 0:
+                full()
+            return super().create(path)
+
+    return Full(-1, full)
+
+
+@pytest.mark.parametrize(("failing", "left"), [("epoch-0000", Position(0, 10)), ("interrupted-1-10", Position(1, 0))])
+def test_a_stop_that_cannot_be_saved_leaves_the_one_before(
+    failing: str, left: Position, tmp_path: Path, numpy_backend: Backend, digits: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two replicas, the first has the new checkpoint; both still have the old one."""
+    *_, last = start(tmp_path / "whole", NATIVE, digits, numpy_backend, N, checkpoint_every=0)
+    stop_early(tmp_path / "run", NATIVE, digits, numpy_backend, 2, n=N, checkpoint_every=0)
+    monkeypatch.setattr(disk, "DISK", failing_at(failing, 1))
+    with pytest.raises(RunError, match="No space left on device; what it has learnt is kept; when that is mended, go"):
+        list(resume(tmp_path / "run", numpy_backend, digits, stop=After(3)))
+    monkeypatch.setattr(disk, "DISK", disk.Disk())
+    assert len(list((tmp_path / "run").rglob("interrupted-1-10-0.safetensors"))) == 1
+    recorded = RecordedTraining(tmp_path / "run")
+    recorded.release()
+    assert recorded.position == left
+    *_, again = resume(tmp_path / "run", numpy_backend, digits)
+    assert digests(again) == digests(last)
+    assert not list((tmp_path / "run").rglob("interrupted-*"))
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.EIO, errno.EACCES])
+def test_a_checkpoint_that_cannot_be_read_now_is_not_removed(
+    error: int, tmp_path: Path, numpy_backend: Backend, digits: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    list(start(run, NATIVE, digits, numpy_backend, None))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def failing(path: Path) -> Any:
+        raise OSError(error, os.strerror(error), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlp_xp.tensor_files, "open_regular", failing)
+        text = rf"epoch-0003\.safetensors: cannot be read: {os.strerror(error)}; mend that, then go on"
+        with pytest.raises(RunError, match=text):
+            resume(run, numpy_backend, digits)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_weights_are_those_of_the_last_line(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
+    """Gone back to a checkpoint within an epoch, when a later epoch's weights were written already."""
+    run = tmp_path / "run"
+    stop_early(run, NATIVE, digits, numpy_backend, 4, checkpoint_every=0)
+    epochs = resume(run, numpy_backend, digits)
+    next(epochs)
+    epochs.close()  # type: ignore[attr-defined]
+    with pytest.raises(TrainingInterrupted, match="in epoch 1, after 5 of its steps"):
+        list(resume(run, numpy_backend, digits, stop=After(0)))
+    assert len(list(verify(RecordedRun(run), digits, numpy_backend))) == 1
+
+
+def test_a_link_in_the_place_of_a_replica_is_not_written_through(
+    tmp_path: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    stop_early(tmp_path / "run", NATIVE, digits, numpy_backend, 3, n=N)
+    shutil.move(tmp_path / "run" / "seed-1", tmp_path / "mine")
+    (tmp_path / "run" / "seed-1").symlink_to(tmp_path / "mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match="seed-1 is a link to another place, which is not written to"):
+        resume(tmp_path / "run", numpy_backend, digits)
+    with pytest.raises(RunError, match=r"seed-1.*: cannot be written: seed-1 in it is a link to another place"):
+        start(tmp_path / "run", NATIVE, digits, numpy_backend, N, overwrite=True)
+    for path in (tmp_path / "mine").rglob("*"):
+        assert path.is_dir() or path.read_bytes() == before[path]
+
+
+def test_a_finished_training_notes_no_more_work(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
+    stop_early(tmp_path, NATIVE, digits, numpy_backend, 3)
+    list(resume(tmp_path, numpy_backend, digits))
+    before = (tmp_path / "run.json").read_bytes()
+    assert list(resume(tmp_path, numpy_backend, digits)) == []
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_a_run_that_is_resumed_for_ever_stays_readable(
+    tmp_path: Path, numpy_backend: Backend, digits: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlp_xp.resuming, "MOST_RESUMED", 2)
+    stop_early(tmp_path, NATIVE, digits, numpy_backend, 3)
+    edit_json(lambda run: run["resumed"].append({"backend": {"name": "other", "device": "cpu"}, "epoch": -1}))(tmp_path)
+    for after in (1, 1, 2):
+        with pytest.raises(TrainingInterrupted):
+            list(resume(tmp_path, numpy_backend, digits, stop=After(after)))
+    resumed = json.loads((tmp_path / "run.json").read_text())["resumed"]
+    assert [(each["backend"]["name"], each["epoch"]) for each in resumed] == [("other", -1), ("numpy", 1), ("numpy", 1)]
+
+
+def test_a_name_that_no_folder_has(numpy_backend: Backend) -> None:
+    with pytest.raises(RunError, match=r"x{300} cannot be read: File name too long; give a run's folder"):
+        resume("x" * 300, numpy_backend)
+
+
+def test_a_file_of_a_run_is_not_the_run(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
+    stop_early(tmp_path, NATIVE, digits, numpy_backend, 3)
+    with pytest.raises(RunError, match=r"run.json is not a run's folder, but a file; give the folder"):
+        resume(tmp_path / "run.json", numpy_backend)
+
+
+def test_what_is_no_backend_is_said(digits: Split) -> None:
+    with pytest.raises(SettingsError, match=r"backend is a str: give what mlp_xp.open_backend returns"):
+        train(NATIVE, digits, "numpy")  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -243,8 +395,8 @@ def stopped(tmp_path: Path, numpy_backend: Backend, digits: Split) -> Path:
         file.write('{"epoch": 3, "loss": 0.')
     with (run / "steps.csv").open("a") as file:
         file.write("3,0,0.5\n3,1,")
-    for name in ("checkpoints/.epoch-0003.safetensors.0123abcd", ".weights.safetensors.0123abcd", ".89abcdef"):
-        (run / name).write_bytes(b"half")
+    for name in ("checkpoints/.epoch-0003.safetensors", ".weights.safetensors", ".probe"):
+        (run / f"{name}.0123456789abcdef.mlp_xp").write_bytes(b"half")
     return run
 
 
@@ -271,7 +423,7 @@ def test_a_damaged_checkpoint_makes_it_go_on_from_the_one_before(
     recorded = RecordedTraining(stopped)
     (remark,) = recorded.remarks
     assert remark.startswith(f"{stopped / 'checkpoints' / 'epoch-0002.safetensors'}: not a checkpoint of this run: sha")
-    assert recorded.position == (2, 0)
+    assert recorded.position == Position(2, 0)
     assert [epoch.epoch for epoch in recorded.resume(digits, numpy_backend)] == [2, 3]
     assert contents(stopped) == contents(tmp_path / "whole")
 
@@ -327,7 +479,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a step lost": (drop_line("steps.csv", 3), "no checkpoint .*steps.csv: the losses of epoch 0 are not those of cur"),
     "one of replicas": (
         edit_json(lambda d: d.update(replicas=2)),
-        "is one of 2 replicas, .*; go on with all of them: --re",
+        "is one of 2 replicas, .*; go on with all of them: mlp-xp train --re",
     ),
     "two runs in one": (
         lambda run: (run / "replicas.json").write_text("{}"),
@@ -412,19 +564,34 @@ def test_a_rollback_is_recorded_and_verified(tmp_path: Path, backend: Backend, d
     runs = [tmp_path / "whole"] if n is None else list((tmp_path / "whole").glob("seed-*"))
     for run in runs:
         (rollback,) = json.loads((run / "run.json").read_text())["rollbacks"]
-        assert (rollback["epoch"], rollback["step"], rollback["learning_rate"]) == (1, 0, pytest.approx(0.13))
+        assert (rollback["epoch"], rollback["learning_rate"]) == (1, pytest.approx(0.13))
         assert "epoch 1, step 0: the loss explodes: " in rollback["reason"]
         if n is None:  # of replicas, alone the last bits are others
             assert len(list(verify(RecordedRun(run), digits, backend))) == 3
             assert len(list(verify(RecordedRun(run), digits, backend, first=2))) == 1
 
 
-def test_a_training_that_stops_after_a_rollback_goes_on(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
-    """Within the epoch that was begun again: its checkpoint has the smaller learning rate, and run.json says why."""
-    list(start(tmp_path / "whole", GROWING, digits, numpy_backend, None, on_divergence="rollback"))
+@pytest.mark.parametrize("every", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("settings", "epoch", "step"),
+    [
+        (GROWING, 1, 0),
+        (replace(GROWING, batch_size=100, learning_rate=0.195), 1, 5),
+        (replace(GROWING, batch_size=100, learning_rate=0.215), 0, 11),
+    ],
+    ids=["between epochs", "within an epoch", "within the first"],
+)
+def test_a_training_that_stops_before_or_after_a_rollback_goes_on(
+    settings: Settings, epoch: int, step: int, every: int, tmp_path: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    """The checkpoint in an epoch that was begun again has the smaller learning rate, and run.json says why."""
+    how: dict[str, Any] = {"on_divergence": "rollback"}
+    list(start(tmp_path / "whole", settings, digits, numpy_backend, None, checkpoint_every=every, **how))
+    (rollback,) = json.loads((tmp_path / "whole" / "run.json").read_text())["rollbacks"]
+    assert rollback["reason"].startswith(f"epoch {epoch}, step {step}: the loss explodes: ")
     for after in range(1, 8):
         folder = tmp_path / str(after)
-        stop_early(folder, GROWING, digits, numpy_backend, after, on_divergence="rollback")
+        stop_early(folder, settings, digits, numpy_backend, after, checkpoint_every=every, **how)
         list(resume(folder, numpy_backend, digits, on_divergence="rollback"))
         assert contents(folder)["run.json"] == contents(tmp_path / "whole")["run.json"]
         assert contents(folder) == contents(tmp_path / "whole")
@@ -440,7 +607,7 @@ def test_a_stop_after_a_rollback_records_it_with_the_checkpoint(
     assert said == "interrupted in epoch 0, after 4 of its steps"
     assert len(list(resume(tmp_path, numpy_backend, digits))) == 2
     (rollback,) = json.loads((tmp_path / "run.json").read_text())["rollbacks"]
-    assert (rollback["epoch"], rollback["step"], rollback["learning_rate"]) == (0, 0, 1.0)
+    assert (rollback["epoch"], rollback["learning_rate"]) == (0, 1.0)
     assert len(list(verify(RecordedRun(tmp_path), digits, numpy_backend))) == 2
 
 
@@ -450,8 +617,16 @@ def test_what_was_not_urgent_is_on_the_disk_before_a_checkpoint(
     counting = FaultyDisk(-1, lambda: None)
     monkeypatch.setattr(disk, "DISK", counting)
     stop_early(tmp_path, NATIVE, digits, numpy_backend, 4, checkpoint_every=10)
-    before = counting.operations[: next(i for i, name in enumerate(counting.operations) if "interrupted" in name)]
-    assert before[-5:] == ["open_end steps.csv", "sync", "open_end curve.jsonl", "sync", "make_folder checkpoints"]
+    first = next(i for i, name in enumerate(counting.operations) if ".epoch-0000" in name)
+    assert counting.operations[first - 6 : first] == [
+        *("open_end steps.csv", "sync", "open_end curve.jsonl", "sync"),
+        *("make_folder checkpoints", f"sync_folder {tmp_path.name}"),
+    ]
+    # A rollback in the epoch that is not over would go back to its beginning, so that is kept, too.
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
+        "epoch-0000.safetensors",
+        "interrupted-1-5-0.safetensors",
+    }
 
 
 def test_rolling_back_has_an_end(numpy_backend: Backend, digits: Split) -> None:

@@ -46,11 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"mlp-xp {mlp_xp.__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     chosen = next((word for word in arguments if not word.startswith("-")), None)
-    for name, summary in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-        if name == chosen:
-            import_module(f"mlp_xp.cli.{name}").add_arguments(subparser)
     try:
+        for name, summary in COMMANDS.items():
+            subparser = subparsers.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+            if name == chosen:
+                import_module(f"mlp_xp.cli.{name}").add_arguments(subparser)
         options = parser.parse_args(arguments)
         with warnings.catch_warnings():
             warnings.showwarning = _remark  # type: ignore[assignment]  # takes any arguments
@@ -69,20 +69,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("mlp-xp: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # of `mlp-xp … | head`
-        _drop_output()
+        drop_output()
         return 141
     except OSError as error:  # every file has its own message; what is left is standard output, on a full disk
         print(f"mlp-xp: error: the output cannot be written: {error.strerror or error}", file=sys.stderr)
-        _drop_output()
+        drop_output()
         return 2
     return result
 
 
 def _remark(message: Warning | str, *_: object) -> None:
     """Print a warning as the remark that it is to who runs a command, without a line of this program's source."""
-    print(f"mlp-xp: {message}", file=sys.stderr)
+    import_module("mlp_xp.cli.progress").note(str(message))
 
 
-def _drop_output() -> None:
+def drop_output() -> None:
     """Send what is still buffered nowhere: Python flushes standard output when it ends, and would complain again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -41,11 +42,13 @@ def say(line: str) -> None:
 
 
 def note(line: str) -> None:
-    """Print a remark on standard error, where it does not mix with the results."""
-    print(f"mlp-xp: {line}", file=sys.stderr)
+    """Print a remark on standard error, where it does not mix with the results; above the bar if there is one."""
+    with contextlib.suppress(OSError):  # nobody reads it: no reason to stop
+        tqdm.write(f"mlp-xp: {line}", file=sys.stderr)
 
 
 def note_at_once(line: str) -> None:
     """Print a remark where `note` may not: in a signal's handler, which may have interrupted a print."""
     over_the_bar = "\r\x1b[K" if sys.stderr.isatty() else ""
-    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{over_the_bar}mlp-xp: {line}\n".encode())
+    with contextlib.suppress(OSError, ValueError):  # the terminal may be gone, and then the signal counts all the more
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{over_the_bar}mlp-xp: {line}\n".encode())

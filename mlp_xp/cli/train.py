@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlp_xp.backend import Backend, open_backend
+from mlp_xp.cli import drop_output
 from mlp_xp.cli.options import (
     add_data_arguments,
     add_settings_arguments,
@@ -26,12 +27,14 @@ from mlp_xp.errors import MLPXPError, RunError, SettingsError, TrainingDiverged,
 from mlp_xp.replica_runs import record_replicas
 from mlp_xp.replicas import ReplicatedEpoch, train_replicas
 from mlp_xp.resuming import RecordedTraining
+from mlp_xp.run_folder import how_to_go_on, resume_command
 from mlp_xp.runs import NEWEST, record
 from mlp_xp.stopping import Stop, stopping
 from mlp_xp.training import ON_DIVERGENCE, Epoch, train
 
 WITH_RESUME = ("resume", "backend", "device", "data", "epochs", "on_divergence")
 """Options that a run that goes on can be given; all else is as it was."""
+_NOT_GIVEN = object()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,8 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_count,
         default=1,
         metavar="N",
-        help="write a checkpoint after every N epochs, from which --resume can go on and verify --epochs can start; "
-        "0 for none; default 1",
+        help="write a checkpoint after every N epochs and after the last, from which --resume can go on and verify "
+        "--epochs can start; 0 for none; default 1",
     )
     parser.add_argument(
         "--keep-checkpoints",
@@ -82,8 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_data_arguments(parser)
     add_settings_arguments(parser)
-    # What the options are when none is given: so it can be told which were.
-    parser.set_defaults(defaults=vars(parser.parse_args([])))
+    # What the options are when none is given, beside values that nobody can give: so it can be told which were.
+    defaults = vars(parser.parse_args([]))
+    parser.set_defaults(**dict.fromkeys(defaults, _NOT_GIVEN), defaults=defaults)
 
 
 class _Work(NamedTuple):
@@ -100,6 +104,9 @@ class _Work(NamedTuple):
 
 def run(options: argparse.Namespace) -> int:
     """Train, printing the lab's line per epoch; 128 + the signal's number if one came."""
+    options.given = [name for name in options.defaults if getattr(options, name) is not _NOT_GIVEN]
+    for name in options.defaults.keys() - options.given:
+        setattr(options, name, options.defaults[name])
     stop = Stop()
     # A signal that comes before there is anything to save, perhaps while data are downloaded, ends it as any program.
     work = _begin(options, stop) if options.resume is None else _go_on(options, stop)
@@ -113,15 +120,15 @@ def _train(work: _Work, stop: Stop) -> int:
     note(describe(work.data))
     note(f"each line: epoch, mean loss of its batches, {result}{of_seeds}")
     try:
-        _watch(work)
+        _watch(work, stop)
     except TrainingInterrupted as interruption:
         note(f"{interruption}; {_how_to_go_on(work)}")
         return stop.exit_code
     except RunError:
         raise  # says it
-    except TrainingDiverged:
-        if work.folder is not None:
-            note(f"--on-divergence rollback goes on with half the learning rate: --resume {work.folder}")
+    except TrainingDiverged as error:
+        if error.can_roll_back and work.folder is not None:
+            note(f"to go on with half the learning rate: {resume_command(work.folder)} --on-divergence rollback")
         raise
     except (MLPXPError, MemoryError):
         note(_how_to_go_on(work))
@@ -131,10 +138,15 @@ def _train(work: _Work, stop: Stop) -> int:
     return stop.exit_code
 
 
-def _watch(work: _Work) -> None:
+def _watch(work: _Work, stop: Stop) -> None:
     label = f"{work.data.train.name} on {work.backend.name}"
     for epoch in progress(work.epochs, work.n_epochs, label, n_done=work.n_done):
-        say(epoch.summary())
+        try:
+            say(epoch.summary())
+        except BrokenPipeError:
+            if not stop():
+                raise
+            drop_output()  # the same Ctrl-C has ended who reads this; the training is to be saved all the same
         for rollback in (epoch if isinstance(epoch, Epoch) else epoch.replicas[0]).rollbacks:
             note(str(rollback))
 
@@ -160,8 +172,8 @@ def _begin(options: argparse.Namespace, stop: Stop) -> _Work:
 
 def _go_on(options: argparse.Namespace, stop: Stop) -> _Work:
     """Go on with a recorded training, of one seed or of many."""
-    for name, default in options.defaults.items():
-        if name not in WITH_RESUME and getattr(options, name) != default:
+    for name in options.given:
+        if name not in WITH_RESUME:
             option = "hidden" if name == "hidden_layer_sizes" else name.replace("_", "-")
             raise SettingsError(
                 f"--{option} does not go with --resume: {options.resume} says how it is trained and recorded; leave it "
@@ -181,11 +193,10 @@ def _go_on(options: argparse.Namespace, stop: Stop) -> _Work:
                 f"the run was on {recorded.backend}; from here on the last bits are those of {backend.name}: only "
                 "exact arithmetic has the same on all"
             )
-        moved = options.data != options.defaults["data"]
-        data = load_recorded(recorded.known_source(), options.data if moved else None)
-        epoch, step = recorded.position
+        data = load_recorded(recorded.known_source(), options.data if "data" in options.given else None)
+        epoch, step, pretrained = recorded.position
         n_epochs = recorded.settings_for(options.epochs).epochs
-        pretrained, n_pretraining = recorded.pretrained, recorded.settings.n_pretraining_epochs
+        n_pretraining = recorded.settings.n_pretraining_epochs
         if pretrained:
             where = f"goes on after {pretrained} of {n_pretraining} epochs of pre-training"
         elif (epoch, step) == (0, 0):
@@ -211,7 +222,7 @@ def _how(
 def _how_to_go_on(work: _Work) -> str:
     if work.folder is None:
         return "nothing is kept, for want of --out RUN"
-    return f"what it has learnt is kept; go on with: mlp-xp train --resume {work.folder}"
+    return how_to_go_on(work.folder)
 
 
 def _announce(stop: Stop) -> None:

@@ -11,6 +11,7 @@ from mlp_xp.backend import open_backend
 from mlp_xp.cli.options import load_recorded
 from mlp_xp.cli.progress import note, progress, say
 from mlp_xp.errors import Disagreement
+from mlp_xp.lock import refuse_busy
 from mlp_xp.recorded import known_source
 from mlp_xp.verification import RecordedRun, verify
 
@@ -41,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compare files with files, then files with a new training; 1 if anything disagrees."""
+    for folder in (options.run, options.run.parent):  # who trains replicas holds the folder of all
+        refuse_busy(folder)
     recorded = RecordedRun(options.run)
     n_epochs, native = len(recorded.curve), recorded.settings.arithmetic != "exact"
     first, last = options.epochs or (0, n_epochs - 1)

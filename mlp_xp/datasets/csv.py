@@ -126,13 +126,14 @@ def _first_fault(path: Path, header: bool, reason: str) -> DataError:
     """Return the error that names the first bad row; `reason` is for a file whose fault only NumPy sees."""
     with open_text(path) as lines:
         rows = _rows(path, lines)
-        if header:
-            next(rows, None)
+        _, names = next(rows, (0, [])) if header else (0, [])
         width = 0
         for line, cells in rows:
             width = width or len(cells)
             if fault := _fault(cells, width):
                 return data_error(f"{path}:{line}", *fault)
+    if not width and any("\n" in name for name in names):
+        return data_error(f"{path}:1", "a quote is not closed: the rows to the end are one name", "close the quote")
     if not width:
         return _no_rows(path, header)
     return data_error(path, f"NumPy cannot read it ({reason})", "write it as plain comma-separated numbers")
