@@ -175,6 +175,17 @@ def test_a_terminal_gets_a_bar_and_the_results_stay_clean() -> None:
     assert b"\rmlp-xp: nothing is kept" in shown  # the bar is gone when the command ends
 
 
+def test_ctrl_c_while_it_starts_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlp_xp.cli.import_module", interrupted)
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err == "mlp-xp: interrupted\n"
+
+
 def test_a_console_without_every_character_is_written_to() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     command = [sys.executable, "-m", "mlp_xp", "train", "--replicas", "2", "--epochs", "1", "--hidden", "4"]

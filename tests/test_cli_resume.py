@@ -115,6 +115,8 @@ def test_data_that_were_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         ("--preset lab", "--preset"),
         ("--test-size 0.5", "--test-size"),
         ("--checkpoint-every 3", "--checkpoint-every"),
+        ("--checkpoint-every 1", "--checkpoint-every"),  # the default, of a run that may have been given another
+        ("--split-seed 2020", "--split-seed"),
     ],
 )
 def test_how_it_is_trained_cannot_change(
@@ -124,6 +126,15 @@ def test_how_it_is_trained_cannot_change(
     error = capsys.readouterr().err
     assert error.startswith(f"mlp-xp: error: {named} does not go with --resume: {run} says how it is trained and recor")
     assert error.count("\n") == 1
+
+
+def test_data_that_are_the_default_are_taken_at_their_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = np.random.default_rng(0).integers(0, 2, (50, 4))
+    np.savetxt(tmp_path / "t.csv", table, fmt="%d", delimiter=",")
+    options = ["--hidden", "4", "--batch-size", "10", "--epochs", "1"]
+    assert main(["train", *options, "--data", str(tmp_path / "t.csv"), "--out", str(tmp_path / "run")]) == 0
+    assert main(["train", "--resume", str(tmp_path / "run"), "--data", "digits", "--epochs", "2"]) == 2
+    assert "the data are not those it was trained on: n_train is 1437, but " in capsys.readouterr().err
 
 
 def test_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,3 +217,49 @@ def test_a_signal_finishes_the_step_and_saves(number: signal.Signals, code: int,
         assert main(["train", "--resume", str(run), "--epochs", str(n_epochs + 1)]) == 0
         assert len((run / "curve.jsonl").read_text().splitlines()) == n_epochs + 1
         assert main(["verify", str(run)]) == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX's signals")
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_signal_that_ends_the_reader_too_saves_all_the_same(closed: str, tmp_path: Path) -> None:
+    """As Ctrl-C does in ``mlp-xp train … 2>&1 | tee log``."""
+    run, pipe = tmp_path / "run", subprocess.PIPE
+    options = ["--hidden", "512,512", "--epochs", "100000", "--checkpoint-every", "0", "--out", str(run)]
+    with subprocess.Popen([*COMMAND, "train", *options], stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        getattr(process, closed).close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    assert len(list((run / "checkpoints").iterdir())) >= 1
+    assert main(["train", "--resume", str(run), "--epochs", "2"]) == (2 if len(steps(run)) > 2 else 0)
+
+
+def steps(run: Path) -> list[str]:
+    return (run / "curve.jsonl").read_text().splitlines()
+
+
+def test_what_to_type_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "my run"
+    options = "--hidden= --loss squared_error --batch-size 200 --learning-rate 0.26 --epochs 3"
+    assert main(["train", *options.split(), "--out", str(run)]) == 2
+    assert f"mlp-xp train --resume '{run}' --on-divergence rollback\n" in capsys.readouterr().err
+    assert main(["train", "--out", str(run)]) == 2
+    assert f"or go on with it: mlp-xp train --resume '{run}'\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--hidden 64,64 --pretrain layerwise --pretrain-epochs 3 --learning-rate 1e30 --activation relu",
+        "--hidden 64,64 --learning-rate 1e300 --dtype float64 --on-divergence rollback",
+    ],
+    ids=["in pre-training", "rolled back in vain"],
+)
+def test_no_rollback_is_advised_where_none_helps(
+    options: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *options.split(), "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "the loss is" in error
+    assert "--on-divergence" not in error

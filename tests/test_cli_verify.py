@@ -14,6 +14,7 @@ import mlp_xp.cli.verify
 from mlp_xp.backend import Backend, open_backend
 from mlp_xp.cli import main
 from mlp_xp.datasets import Dataset, Split, load
+from mlp_xp.lock import FolderLock
 from mlp_xp.runs import record
 from mlp_xp.training import train
 from recorded_runs import (
@@ -106,6 +107,14 @@ def test_one_of_twenty_epochs_is_a_twentieth_of_the_steps(
     make_run(tmp_path, digits, numpy_backend, replace(SETTINGS, epochs=20))
     assert main(["verify", str(tmp_path), "--epochs", "5-5"]) == 0
     assert capsys.readouterr().out.endswith("verified: epochs 5-5 of 0-19, 7 steps trained again on numpy\n")
+
+
+def test_a_run_that_is_still_written_is_not_judged(honest: Path, capsys: Captured) -> None:
+    for folder in (honest, honest.parent):
+        lock = FolderLock(folder)
+        assert main(["verify", str(honest)]) == 2
+        lock.release()
+        assert capsys.readouterr().err.startswith(f"mlp-xp: error: {folder}: another process is at work in this folder")
 
 
 def test_an_unfinished_run_is_called_so(run: Path, capsys: Captured) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from faults import FaultyDisk
 from mlp_xp import disk
 from mlp_xp.errors import RunError
-from mlp_xp.files import append, keep_lines, make_folder, write_atomically, writing
+from mlp_xp.files import append, keep_lines, make_folder, remove_leftovers, write_atomically, writing
 
 
 def test_content_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -146,3 +147,36 @@ def test_lines_are_kept_whole(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
     keep_lines(tmp_path / "file", 2)
     assert (tmp_path / "file").read_bytes() == b"a\nb\n"
+
+
+def test_leftovers_are_known_by_their_names(tmp_path: Path) -> None:
+    """Others have hidden files and folders, too."""
+    others = [".bashrc.20240101", ".deadbeef", ".cache.12345678", ".x.0123456789abcdef", "x.0123456789abcdef.mlp_xp"]
+    for name in (*others, ".run.json.0123456789abcdef.mlp_xp"):
+        (tmp_path / name).touch()
+    (tmp_path / ".folder.0123456789abcdef.mlp_xp").mkdir()
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*others, ".folder.0123456789abcdef.mlp_xp"}
+
+
+def test_new_folders_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counting = FaultyDisk(-1, lambda: None)
+    monkeypatch.setattr(disk, "DISK", counting)
+    make_folder(tmp_path / "a" / "b")
+    assert counting.operations[:3] == ["make_folder b", "sync_folder a", f"sync_folder {tmp_path.name}"]
+    make_folder(tmp_path / "a" / "b")
+    assert counting.operations[5:7] == ["make_folder b", counting.operations[6]]
+    assert "sync_folder" not in counting.operations[6]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="folders cannot be opened here")
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_file_system_that_cannot_sync_folders_is_no_fault(
+    error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Input/output error") if error == errno.EIO else contextlib.nullcontext():
+        disk.Disk().sync_folder(tmp_path)

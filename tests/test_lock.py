@@ -14,7 +14,7 @@ import pytest
 import mlp_xp.lock
 from mlp_xp.cli import main
 from mlp_xp.errors import RunError
-from mlp_xp.lock import NAME, FolderLock
+from mlp_xp.lock import NAME, FolderLock, refuse_busy
 
 COMMAND = [sys.executable, "-m", "mlp_xp", "train"]
 
@@ -64,6 +64,17 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic link"):
         FolderLock(tmp_path / "folder")
     assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_who_looks_sees_who_is_at_work(tmp_path: Path) -> None:
+    refuse_busy(tmp_path)
+    lock = FolderLock(tmp_path)
+    with pytest.raises(RunError, match=rf"another process is at work in this folder \(process {os.getpid()} on "):
+        refuse_busy(tmp_path)
+    lock.release()
+    refuse_busy(tmp_path)
+    (tmp_path / NAME).mkdir()
+    refuse_busy(tmp_path)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX's signals")

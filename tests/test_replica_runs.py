@@ -137,6 +137,21 @@ def test_other_runs_beside_are_not_replicas(numpy_backend: Backend, tmp_path: Pa
     assert (tmp_path / "seed-9" / "run.json").read_text() == "precious"
 
 
+def test_another_run_that_is_called_like_a_replica_stays(numpy_backend: Backend, tmp_path: Path, digits: Split) -> None:
+    make(tmp_path, digits, numpy_backend)
+    list(record(tmp_path / "other", SETTINGS, digits, numpy_backend, train(SETTINGS, digits, numpy_backend)))
+    (tmp_path / "other").rename(tmp_path / "seed-99")
+    make(tmp_path, digits, numpy_backend, overwrite=True)
+    assert names(tmp_path / "seed-99") == RUN_FILES | {"checkpoints"}
+
+
+def test_a_replicas_folder_is_not_trained_into(numpy_backend: Backend, tmp_path: Path, digits: Split) -> None:
+    make(tmp_path, digits, numpy_backend)
+    for name in ("seed-3", "seed-99"):
+        with pytest.raises(RunError, match=rf"{name} belongs to the replicas of {tmp_path}; choose another --out"):
+            record(tmp_path / name, SETTINGS, digits, numpy_backend, [], overwrite=True)
+
+
 def test_what_only_begins_like_a_replica_stays(numpy_backend: Backend, tmp_path: Path, digits: Split) -> None:
     make(tmp_path, digits, numpy_backend)
     shutil.copytree(tmp_path / "seed-3", tmp_path / "seed-3-best")

@@ -370,6 +370,14 @@ def test_a_run_that_is_resumed_for_ever_stays_readable(
     assert [(each["backend"]["name"], each["epoch"]) for each in resumed] == [("other", -1), ("numpy", 1), ("numpy", 1)]
 
 
+def test_it_can_stop_after_a_step_that_takes_long(
+    tmp_path: Path, numpy_backend: Backend, digits: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlp_xp.trainer, "PIECE", 1)
+    for after, what in ((1, "in epoch 0, after 2 of its steps"), (5, "in epoch 0, after 10 of its steps")):
+        assert stop_early(tmp_path / str(after), NATIVE, digits, numpy_backend, after) == f"interrupted {what}"
+
+
 def test_a_name_that_no_folder_has(numpy_backend: Backend) -> None:
     with pytest.raises(RunError, match=r"x{300} cannot be read: File name too long; give a run's folder"):
         resume("x" * 300, numpy_backend)

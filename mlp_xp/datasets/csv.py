@@ -126,14 +126,15 @@ def _first_fault(path: Path, header: bool, reason: str) -> DataError:
     """Return the error that names the first bad row; `reason` is for a file whose fault only NumPy sees."""
     with open_text(path) as lines:
         rows = _rows(path, lines)
-        _, names = next(rows, (0, [])) if header else (0, [])
+        last, names = next(rows, (0, [])) if header else (0, [])
         width = 0
         for line, cells in rows:
             width = width or len(cells)
             if fault := _fault(cells, width):
                 return data_error(f"{path}:{line}", *fault)
-    if not width and any("\n" in name for name in names):
-        return data_error(f"{path}:1", "a quote is not closed: the rows to the end are one name", "close the quote")
+    if not width and (breaks := sum(name.count("\n") for name in names)):
+        first = last - breaks + 1
+        return data_error(path, f"a quote in line {first} is not closed, so the rest is a single cell", "close it")
     if not width:
         return _no_rows(path, header)
     return data_error(path, f"NumPy cannot read it ({reason})", "write it as plain comma-separated numbers")
