@@ -16,7 +16,7 @@ from mlp_xp.network import Parameters
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LAYERS, OPTIMIZER = "layers", "optimizer"
+LAYERS, OPTIMIZER, TOP = "layers", "optimizer", "top"
 
 
 class Position(NamedTuple):
@@ -62,7 +62,8 @@ class Checkpoint:
     first_loss : float or None
         Of the training's very first step, by which it is judged whether the loss explodes; None if that is not known.
     pretrained : int
-        As of `Position`. While other epochs are to come, ``tensors`` are those of `mlp_xp.pretraining.Pretrained.loop`.
+        As of `Position`. While other epochs of it are to come, the optimiser is that of the stage, and ``tensors`` has
+        its last layer, too.
     beginning : Checkpoint or None
         Of a moment within an epoch: where that began, if it is known; a rollback goes there.
     """
@@ -81,8 +82,13 @@ class Checkpoint:
         return Position(self.epoch + 1, len(self.losses), self.pretrained)
 
 
-def host_tensors(parameters: Parameters, optimizer_state: PyTree, backend: Backend) -> dict[str, NDArray[Any]]:
-    """Return copies on the host, named "layers.0.weight", …, "optimizer.learning_rate", …."""
+def host_tensors(
+    parameters: Parameters, optimizer_state: PyTree, backend: Backend, top: PyTree = None
+) -> dict[str, NDArray[Any]]:
+    """Return copies on the host, named "layers.0.weight", …, "optimizer.learning_rate", …, "top.weight", ….
+
+    ``top`` is the last layer of a stage of a pre-training; else None.
+    """
     tensors: dict[str, NDArray[Any]] = {}
 
     def keep(name: str, array: Array) -> Array:
@@ -91,12 +97,18 @@ def host_tensors(parameters: Parameters, optimizer_state: PyTree, backend: Backe
 
     map_named(keep, parameters, LAYERS)
     map_named(keep, optimizer_state, OPTIMIZER)
+    map_named(keep, top, TOP)
     return tensors
 
 
 def device_tensors(
-    tensors: Mapping[str, NDArray[Any]], parameters: Parameters, optimizer_state: PyTree, backend: Backend, dtype: str
-) -> tuple[Parameters, PyTree]:
+    tensors: Mapping[str, NDArray[Any]],
+    parameters: Parameters,
+    optimizer_state: PyTree,
+    backend: Backend,
+    dtype: str,
+    top: PyTree = None,
+) -> tuple[Parameters, PyTree, PyTree]:
     """Return what `host_tensors` kept, on the device and in the given trees' structure.
 
     Raises
@@ -117,14 +129,15 @@ def device_tensors(
             raise RunError(f"the checkpoint's tensor {name!r} is {found}, not {wanted}; {remedy}")
         return backend.asarray(host.copy())  # a backend may take the memory as it is
 
-    restored = map_named(restore, parameters, LAYERS), map_named(restore, optimizer_state, OPTIMIZER)
+    trees = {LAYERS: parameters, OPTIMIZER: optimizer_state, TOP: top}
+    layers, state, last = (map_named(restore, tree, name) for name, tree in trees.items())
     if unknown := sorted(set(tensors) - names):
         raise RunError(f"the checkpoint holds {unknown[0]!r}, which has no place in this training; {remedy}")
-    return restored
+    return layers, state, last
 
 
 def select(tensors: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
-    """Return the tensors of `LAYERS` or of `OPTIMIZER` alone."""
+    """Return the tensors of `LAYERS`, `OPTIMIZER` or `TOP` alone."""
     return {name: tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlp_xp import disk
-from mlp_xp.checkpoint import LAYERS, OPTIMIZER, Checkpoint, Position, select
+from mlp_xp.checkpoint import LAYERS, OPTIMIZER, TOP, Checkpoint, Position, select
 from mlp_xp.digests import digest_arrays
 from mlp_xp.errors import RunError
 from mlp_xp.files import write_atomically
@@ -106,10 +106,9 @@ def place(folder: Path, position: Position) -> Path:
 def list_positions(folder: Path) -> list[Position]:
     """Return the moments of which there are checkpoints, in order; raises as `list_checkpoints`."""
     positions = [Position(epoch + 1, 0) for epoch in list_checkpoints(folder)]
-    paths = (folder / CHECKPOINTS).glob("interrupted-*.safetensors")
-    found = [_INTERRUPTED.fullmatch(path.name) for path in paths]
-    positions += [Position(*map(int, each.groups())) for each in found if each]
-    return sorted(positions)
+    names = [path.name for path in (folder / CHECKPOINTS).glob("interrupted-*.safetensors")]
+    found = [Position(*map(int, each.groups())) for each in map(_INTERRUPTED.fullmatch, names) if each]
+    return sorted(positions + [each for each in found if place(folder, each).name in names])
 
 
 def remove_all_but(folder: Path, positions: Collection[Position]) -> None:
@@ -127,5 +126,5 @@ def remove_all_but(folder: Path, positions: Collection[Position]) -> None:
 
 def _digests(tensors: Mapping[str, NDArray[Any]]) -> dict[str, str]:
     losses = {LOSSES: tensors[LOSSES]} if LOSSES in tensors else {}
-    parts = {LAYERS: select(tensors, LAYERS), OPTIMIZER: select(tensors, OPTIMIZER), LOSSES: losses}
+    parts = {**{part: select(tensors, part) for part in (LAYERS, OPTIMIZER, TOP)}, LOSSES: losses}
     return {f"sha256_{name}": digest_arrays(part) for name, part in parts.items()}

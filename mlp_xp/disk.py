@@ -6,6 +6,7 @@ crash the old one or the new one (Pillai et al., "All file systems are not creat
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -60,7 +61,8 @@ class Disk:
         made = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         for each in made:
-            self.sync_folder(each.parent)
+            with contextlib.suppress(PermissionError):  # one may be allowed to write into a folder, but not to open it
+                self.sync_folder(each.parent)
 
 
 _BINARY = getattr(os, "O_BINARY", 0)

@@ -60,10 +60,16 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             disk.DISK.remove(temporary)
-        if isinstance(error, OSError) and error.filename is not None:  # that of the file beside
-            error.filename, error.filename2 = str(path), None
+        if isinstance(error, OSError):
+            _name(error, path)
         raise
     disk.DISK.sync_folder(path.parent)
+
+
+def _name(error: OSError, path: Path) -> None:
+    """Let an error name the file that was asked for, not the one beside it."""
+    if error.filename is not None:
+        error.filename, error.filename2 = str(path), None
 
 
 def _beside(path: Path) -> Path:
@@ -152,5 +158,9 @@ def make_folder(folder: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, "it is a file, not a folder")
     disk.DISK.make_folder(folder)
     probe = _beside(folder / "probe")
-    os.close(disk.DISK.create(probe))
-    disk.DISK.remove(probe)
+    try:
+        os.close(disk.DISK.create(probe))
+        disk.DISK.remove(probe)
+    except OSError as error:
+        _name(error, folder)
+        raise

@@ -67,7 +67,7 @@ def refuse_busy(folder: Path) -> None:
     """
     is_free = True
     with contextlib.suppress(OSError), open_regular(folder / NAME) as file:
-        is_free = _lock(file.fileno())
+        is_free = _lock(file.fileno(), shared=True)
     if not is_free:
         raise _busy(folder)
 
@@ -108,7 +108,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(descriptor: int) -> bool:
+    def _lock(descriptor: int, *, shared: bool = False) -> bool:  # noqa: ARG001 - Windows has no such lock
         """Tell whether the lock could be had, at once."""
         os.lseek(descriptor, _PLACE, os.SEEK_SET)
         try:
@@ -121,10 +121,10 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(descriptor: int) -> bool:
-        """Tell whether the lock could be had, at once."""
+    def _lock(descriptor: int, *, shared: bool = False) -> bool:
+        """Tell whether the lock could be had, at once; a shared one is kept from nobody but who works."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True

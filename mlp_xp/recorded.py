@@ -37,6 +37,7 @@ from mlp_xp.run_folder import (
     STEPS_HEADER,
     WEIGHTS,
     checkpoint_path,
+    resume_command,
 )
 from mlp_xp.settings import Settings
 from mlp_xp.tensor_files import read_tensor_file
@@ -55,7 +56,7 @@ COLUMNS: dict[str, tuple[type, ...]] = {
 }
 """What a line of ``curve.jsonl`` must have, and of which types."""
 DIGEST = re.compile("[0-9a-f]{64}")
-REMEDY = "restore the file from a copy, go on with the run (mlp-xp train --resume RUN), or train again"
+REMEDY = "restore the file from a copy, or train again"
 MOST_OF_A_DESCRIPTION = 1 << 20
 """Bytes; ours has two thousand. What Python makes of any JSON has up to thirty times as many."""
 MOST_OF_A_HEADER = 1 << 20
@@ -64,6 +65,22 @@ MOST_OF_A_LINE = 1 << 16
 """Bytes; ours have five hundred."""
 MOST_OF_A_MESSAGE = 500
 """Characters that are said of a file: it may itself be what an error quotes."""
+
+
+@contextlib.contextmanager
+def suggesting_resume(folder: Path) -> Iterator[None]:
+    """Add to the errors about a run's files that going on with the run may mend them.
+
+    Raises
+    ------
+    RunError
+    """
+    try:
+        yield
+    except RunError as error:
+        if not (folder / RUN).exists():
+            raise
+        raise RunError(f"{error}; if it was interrupted, go on with: {resume_command(folder)}") from error
 
 
 def load_model(folder: Path | str, backend: Backend) -> Model:

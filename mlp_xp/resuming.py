@@ -14,8 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mlp_xp.backend import Backend
-from mlp_xp.checkpoint import BEGINNING, Checkpoint, Position
+from mlp_xp.checkpoint import BEGINNING, OPTIMIZER, Checkpoint, Position
 from mlp_xp.checkpoint_files import list_positions, place, read_checkpoint
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
@@ -37,14 +39,14 @@ from mlp_xp.recorded import (
 )
 from mlp_xp.replica_runs import ReplicasWriter, describe_replica
 from mlp_xp.replicas import ReplicatedEpoch, settings_of_replicas, train_replicas
-from mlp_xp.run_folder import CHECKPOINTS, CURVE, REPLICA, REPLICAS, RUN, STEPS, resume_command
+from mlp_xp.run_folder import CHECKPOINTS, CURVE, PICTURE, REPLICA, REPLICAS, RUN, STEPS, resume_command
 from mlp_xp.run_writer import Past, RunWriter, json_bytes, recorded, remedy
 from mlp_xp.runs import Alone, describe_data, describe_work
 from mlp_xp.settings import Settings
 from mlp_xp.training import NUMBERS, Epoch, never, train
 
 MOST_RESUMED = 1000
-"""Times that ``run.json`` tells of; it would grow beyond what is read of it."""
+"""Times that ``run.json`` tells of, the first besides; it would grow beyond what is read of it."""
 
 
 def resume(
@@ -200,7 +202,7 @@ class RecordedTraining:
             try:
                 pasts = [_read_past(network, position) for network in self._networks]
             except RunError as error:
-                _raise_passing(error)  # to go on from an earlier one would remove this one
+                _raise_passing(self.folder, error)  # to go on from an earlier one would remove this one
                 self.remarks.append(str(error))
                 continue
             for network, past in zip(self._networks, pasts, strict=True):
@@ -209,8 +211,10 @@ class RecordedTraining:
         if self.remarks:
             raise RunError(f"no checkpoint of {self.folder} can be used: {self.remarks[0]}")
         for network in self._networks:
+            n, every = _count_epochs(network), network.description["checkpoints"]["every"]
+            is_finished = n >= network.settings.epochs and (self.folder / PICTURE).exists()
             # A first checkpoint may have been about to be written; else there was one, or none was wanted.
-            if (n := _count_epochs(network)) > network.description["checkpoints"]["every"]:
+            if n > every or is_finished:
                 raise RunError(
                     f"{network.folder} has {n} epochs, but no checkpoint to go on from: {CHECKPOINTS}/ was removed, or "
                     "none were kept (--checkpoint-every 0); to train again, and remove what is there, use --overwrite"
@@ -259,13 +263,13 @@ class RecordedTraining:
         if settings.epochs == self.position.epoch:
             work = {}  # there is none
         for network in self._networks:
-            _go_on(network.description, settings.epochs, work, self.position)
+            _go_on(network.description, settings.epochs, work, network.past.checkpoint)
         writers = [
             RunWriter(network.folder, network.description, network.past, whole=whole) for network in self._networks
         ]
         if self._whole is None:
             return recorded(self._lock, writers, Alone(writers[0]), single)
-        _go_on(self._whole, settings.epochs, work, self.position)
+        _go_on(self._whole, settings.epochs, work, self._networks[0].past.checkpoint)
         with writing(self.folder, remedy=partial(remedy, self.folder)):
             write_atomically(self.folder / REPLICAS, json_bytes(self._whole))
         replicas = ReplicasWriter(self.folder, self._whole, writers)
@@ -303,7 +307,7 @@ def _check_description(description: dict[str, Any]) -> None:
         if type(found := description["checkpoints"][name]) is not int or found < 0:
             raise TypeError(f"{name!r} of 'checkpoints' is {reprlib.repr(found)}")
     for rollback in description["rollbacks"]:
-        if type(rollback["epoch"]) is not int:
+        if type(rollback["epoch"]) is not int or type(rollback["learning_rate"]) is not float:
             raise TypeError(f"'rollbacks' has {reprlib.repr(rollback)}")
 
 
@@ -321,16 +325,21 @@ def _replicas(folder: Path, whole: dict[str, Any]) -> list[_Network]:
     return networks
 
 
-def _go_on(description: dict[str, Any], epochs: int, work: dict[str, Any], position: Position) -> None:
+def _go_on(description: dict[str, Any], epochs: int, work: dict[str, Any], checkpoint: Checkpoint | None) -> None:
     """Note in a description that the training goes on."""
     description["settings"]["epochs"] = epochs
-    # Where a rollback led beyond the checkpoint, it will happen again.
-    description["rollbacks"] = [each for each in description["rollbacks"] if (each["epoch"], 0) < position[:2]]
+    description["rollbacks"] = [each for each in description["rollbacks"] if _is_behind(each, checkpoint)]
     if work:
         description["resumed"].append(work)
-    for again in description["resumed"][:-MOST_RESUMED]:  # of those that were alike, the newest tell enough
-        if again["backend"] in [each["backend"] for each in description["resumed"][-MOST_RESUMED:]]:
-            description["resumed"].remove(again)
+    del description["resumed"][1:-MOST_RESUMED]
+
+
+def _is_behind(rollback: dict[str, Any], checkpoint: Checkpoint | None) -> bool:
+    """Tell whether a rollback came before a checkpoint; where it came after, it will happen again."""
+    if checkpoint is None or rollback["epoch"] != checkpoint.position.epoch:
+        return checkpoint is not None and rollback["epoch"] < checkpoint.position.epoch
+    rate = checkpoint.tensors.get(f"{OPTIMIZER}.learning_rate", np.inf)
+    return checkpoint.position.step > 0 and bool(np.all(rollback["learning_rate"] >= rate))
 
 
 def _count_epochs(network: _Network) -> int:
@@ -343,7 +352,7 @@ def _count_epochs(network: _Network) -> int:
     return n if first == last else 0
 
 
-def _raise_passing(error: RunError) -> None:
+def _raise_passing(folder: Path, error: RunError) -> None:
     """Raise the reason for which a file could not be read, if it is not in the file.
 
     Raises
@@ -352,7 +361,9 @@ def _raise_passing(error: RunError) -> None:
     """
     cause = error.__cause__
     if isinstance(cause, OSError) and cause.errno not in (None, errno.EISDIR, errno.ELOOP):
-        raise RunError(f"{cause.filename or ''}: cannot be read: {cause.strerror}; mend that, then go on") from error
+        raise RunError(
+            f"{cause.filename or folder}: cannot be read: {cause.strerror}; mend that, then go on"
+        ) from error
 
 
 def _read_past(network: _Network, position: Position) -> Past:
@@ -380,6 +391,6 @@ def _read_beginning(network: _Network, checkpoint: Checkpoint) -> Checkpoint | N
     try:
         found = read_checkpoint(network.folder, there[-1], network.description["id"]) if there else None
     except RunError as error:
-        _raise_passing(error)
+        _raise_passing(network.folder, error)
         return None
     return found if found is not None and found.chain == checkpoint.chain else None

@@ -32,9 +32,14 @@ def resume_command(folder: Path) -> str:
     return f"mlp-xp train --resume {shlex.quote(str(folder))}"
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Tell whether a run, or one of the replicas, has a checkpoint."""
+    return any(any(folder.glob(f"{each}{CHECKPOINTS}/*.safetensors")) for each in ("", f"{REPLICA}*/"))
+
+
 def how_to_go_on(folder: Path, when: str = "") -> str:
     """Return what to do about a run, or a folder of replicas, that had to stop; ``when`` says from when on."""
-    if any(any(folder.glob(f"{each}{CHECKPOINTS}/*.safetensors")) for each in ("", f"{REPLICA}*/")):
+    if has_checkpoint(folder):
         return f"what it has learnt is kept; {when}go on with: {resume_command(folder)}"
     return f"it has no checkpoint yet to go on from; {when}train again, with --overwrite"
 

@@ -154,7 +154,8 @@ class RunWriter:
     def keep(self, checkpoint: Checkpoint, rollbacks: Sequence[Rollback]) -> None:
         """Write a checkpoint at which the training stops, and that of its epoch's beginning, unless they are there."""
         wanted = [each for each in (checkpoint.beginning, checkpoint) if each is not None]
-        missing = [each for each in wanted if not place(self.folder, each.position).exists()]
+        # One within an epoch may be of a try that was rolled back.
+        missing = [each for each in wanted if each.position.step or not place(self.folder, each.position).exists()]
         if checkpoint.position == BEGINNING or not missing:
             return
         with self._writing():
@@ -180,7 +181,7 @@ class RunWriter:
         due = [epoch for epoch in range(len(self.curve)) if self._is_due(epoch)]
         if due[-1:] != [len(self.curve) - 1]:
             return
-        kept = set(due)
+        kept = set(range(len(self.curve)))
         if self._newest:
             best = min(due, key=lambda epoch: (self.curve[epoch]["test_loss"], epoch))
             kept = {*due[-self._newest :], best}

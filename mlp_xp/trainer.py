@@ -154,13 +154,17 @@ class Trainer:
         """
         each, pretrained = [checkpoint.tensors for checkpoint in checkpoints], checkpoints[0].pretrained
         tensors = each[0] if self.replicas is None else stack(each)
-        is_within = 0 < pretrained < self.settings.n_pretraining_epochs
-        stage, n_done = divmod(pretrained - 1, self.settings.pretrain_epochs)
-        self._begun = (open_stage(self.loop, stage, self._last_layer), n_done + 1) if is_within else (None, 0)
-        loop = self._begun[0] or self.loop
-        loop.parameters, loop.optimizer_state = device_tensors(
-            tensors, loop.parameters, loop.optimizer_state, self.backend, self.settings.dtype
-        )
+        loop, place = self.loop, (self.backend, self.settings.dtype)
+        if not 0 < pretrained < self.settings.n_pretraining_epochs:
+            trees = loop.parameters, loop.optimizer_state
+            loop.parameters, loop.optimizer_state, _ = device_tensors(tensors, *trees, *place)
+            return
+        stage, last_epoch = divmod(pretrained - 1, self.settings.pretrain_epochs)
+        alone = open_stage(loop, stage, self._last_layer)
+        trees = loop.parameters, alone.optimizer_state
+        loop.parameters, alone.optimizer_state, top = device_tensors(tensors, *trees, *place, alone.parameters[-1])
+        alone.parameters = (*loop.parameters[: stage + 1], top)
+        self._begun = alone, last_epoch + 1
 
     def checkpoints(
         self,
@@ -184,14 +188,17 @@ class Trainer:
         pretrained : Pretrained, optional
             What of the pre-training came last, if nothing came after it.
         """
-        n, loop, n_pretrained = len(self.seeds), self.loop, 0
+        n, state, top, n_pretrained = len(self.seeds), self.loop.optimizer_state, None, 0
         if pretrained is not None:
             n_pretrained = pretrained.stage * self.settings.pretrain_epochs + pretrained.epoch + 1
-            loop = loop if n_pretrained == self.settings.n_pretraining_epochs else pretrained.loop
+            if n_pretrained < self.settings.n_pretraining_epochs:
+                state, top = pretrained.loop.optimizer_state, pretrained.loop.parameters[-1]
         return tuple(
-            Checkpoint(epoch, chain, host_tensors(*each, self.backend), of_steps, first_loss, n_pretrained)
-            for each, chain, of_steps, first_loss in zip(
-                self._split(loop),
+            Checkpoint(
+                epoch, chain, host_tensors(parameters, state, self.backend, top), of_steps, first_loss, n_pretrained
+            )
+            for (parameters, state, top), chain, of_steps, first_loss in zip(
+                self._split((self.loop.parameters, state, top)),
                 chains,
                 np.empty((n, 0)) if losses is None else losses,
                 [None] * n if first_losses is None else first_losses,
@@ -226,7 +233,7 @@ class Trainer:
                 if piece.first + piece.losses.shape[0] < self.n_steps:
                     between()
 
-        begun, n_done = self._begun
+        (begun, n_done), self._begun = self._begun, (None, 0)
         yield from pretrain_layerwise(self.loop, self._last_layer, self._draw_stage, pieces, begun=begun, n_done=n_done)
 
     def _last_layer(self, stage: int) -> Layer | NormalizedLayer:
@@ -296,11 +303,11 @@ class Trainer:
 
     def each(self) -> list[tuple[Model, PyTree]]:
         """Return every network with the state of its optimiser."""
-        return [(replace(self.model, parameters=parameters), state) for parameters, state in self._split(self.loop)]
+        trees = self._split((self.loop.parameters, self.loop.optimizer_state))
+        return [(replace(self.model, parameters=parameters), state) for parameters, state in trees]
 
-    def _split(self, loop: Loop) -> list[tuple[Parameters, PyTree]]:
-        """Return every network's parameters and the state of its optimiser."""
-        trees = loop.parameters, loop.optimizer_state
+    def _split(self, trees: tuple[PyTree, ...]) -> list[tuple[PyTree, ...]]:
+        """Return every network's part of the trees."""
         return [trees] if self.replicas is None else unstack(trees, self.replicas, self.backend)
 
 

@@ -80,7 +80,8 @@ def test_to_the_host_and_back(backend: Backend, optimizer: SGD | Adam, dtype: st
     host = map_parameters(lambda array: array.astype(dtype), initial_parameters((3, 4, 2), "pytorch", 0))
     parameters = map_parameters(backend.asarray, host)
     state = optimizer.init(parameters, arithmetic)
-    tensors = host_tensors(parameters, state, backend)
+    top = parameters[-1]
+    tensors = host_tensors(parameters, state, backend, top)
     np.testing.assert_array_equal(tensors["layers.1.weight"], host[1].weight)
     assert tensors["optimizer.learning_rate"] == np.dtype(dtype).type(0.1)
     for array in tensors.values():
@@ -91,7 +92,7 @@ def test_to_the_host_and_back(backend: Backend, optimizer: SGD | Adam, dtype: st
         array += 1  # a copy: nothing on the device changes
 
     assert host_tensors(parameters, state, backend)["optimizer.learning_rate"] == np.dtype(dtype).type(0.1)
-    restored = device_tensors(tensors, parameters, state, backend, dtype)
+    restored = device_tensors(tensors, parameters, state, backend, dtype, top)
     like = parameters[0].weight
 
     def check(name: str, array: Array) -> Array:
@@ -101,7 +102,7 @@ def test_to_the_host_and_back(backend: Backend, optimizer: SGD | Adam, dtype: st
         np.testing.assert_array_equal(backend.to_host(array), tensors[name], strict=True)
         return array
 
-    for tree, original, name in zip(restored, (parameters, state), ("layers", "optimizer"), strict=True):
+    for tree, original, name in zip(restored, (parameters, state, top), ("layers", "optimizer", "top"), strict=True):
         assert names_of_types(tree) == names_of_types(original)
         map_named(check, tree, name)
 

@@ -248,6 +248,30 @@ def test_what_to_type_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"or go on with it: mlp-xp train --resume '{run}'\n" in capsys.readouterr().err
 
 
+def test_without_a_checkpoint_no_resume_is_advised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = "--hidden= --loss squared_error --batch-size 200 --learning-rate 0.26 --epochs 3 --checkpoint-every 0"
+    arguments = ["train", *options.split(), "--out", str(tmp_path)]
+    assert main(arguments) == 2
+    assert (
+        "half the learning rate: train again, with --overwrite and --on-divergence rollback\n"
+        in capsys.readouterr().err
+    )
+    assert main([*arguments, "--overwrite", "--on-divergence", "rollback"]) == 0
+
+
+@pytest.mark.parametrize("command", ["verify", "predict"])
+def test_where_going_on_mends_a_run_it_is_said(command: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "weights.safetensors").unlink()
+    with (run / "curve.jsonl").open("a") as file:
+        file.write('{"epoch": ')
+    options = ["--input", "rows.csv"] if command == "predict" else []
+    assert main([command, str(run), *options]) == 2
+    assert capsys.readouterr().err.endswith(f"; if it was interrupted, go on with: mlp-xp train --resume {run}\n")
+    assert main(["train", "--resume", str(run)]) == 0
+    capsys.readouterr()
+    assert main(["verify", str(run)]) == 0
+
+
 @pytest.mark.parametrize(
     "options",
     [

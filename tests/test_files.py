@@ -180,3 +180,23 @@ def test_a_file_system_that_cannot_sync_folders_is_no_fault(
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OSError, match="Input/output error") if error == errno.EIO else contextlib.nullcontext():
         disk.Disk().sync_folder(tmp_path)
+
+
+def test_a_folder_that_may_be_written_to_but_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(disk.Disk):
+        def sync_folder(self, folder: Path) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(disk, "DISK", Closed())
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_folder_that_is_closed_is_named_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(disk.Disk):
+        def create(self, path: Path) -> int:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(disk, "DISK", Closed())
+    with pytest.raises(RunError, match=rf"^{tmp_path}: cannot be written: Permission denied; "), writing(tmp_path):
+        make_folder(tmp_path)

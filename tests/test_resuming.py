@@ -25,6 +25,7 @@ from mlp_xp.checkpoint import Position
 from mlp_xp.datasets import Dataset, Split, load
 from mlp_xp.datasets.source import DataSource
 from mlp_xp.errors import RunError, SettingsError, TrainingDiverged, TrainingInterrupted
+from mlp_xp.initializers import initial_parameters
 from mlp_xp.pretraining import Pretrained
 from mlp_xp.replica_runs import record_replicas
 from mlp_xp.replicas import ReplicatedEpoch, train_replicas
@@ -160,6 +161,19 @@ def test_a_pretraining_goes_on_to_the_same_bits(
         assert contents(folder) == contents(tmp_path / "whole")
 
 
+def test_a_pretraining_of_given_parameters_goes_on(numpy_backend: Backend, digits: Split) -> None:
+    """The layers that are still to be pre-trained are in the checkpoint, too: no settings would draw them again."""
+    settings = replace(PRETRAINED["exact"], epochs=1)
+    sizes = (64, 8, 8, 10)
+    initial = initial_parameters(sizes, "he", 7, batch_norm=True)
+    *_, last = train(settings, digits, numpy_backend, initial=initial)
+    for after in range(12):
+        with pytest.raises(TrainingInterrupted) as caught:
+            list(train(settings, digits, numpy_backend, initial=initial, stop=After(after)))
+        *_, again = train(settings, digits, numpy_backend, start=caught.value.checkpoints[0])
+        assert again.digests == last.digests
+
+
 def test_a_pretraining_goes_on_again_and_again(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
     list(start(tmp_path / "whole", PRETRAINED["exact"], digits, numpy_backend, None))
     said = [stop_early(tmp_path / "run", PRETRAINED["exact"], digits, numpy_backend, 0)]
@@ -244,7 +258,7 @@ def test_before_the_first_checkpoint_it_begins_anew(
 
 
 @pytest.mark.parametrize("n", [None, N], ids=["alone", "replicas"])
-@pytest.mark.parametrize("every", [0, 1])
+@pytest.mark.parametrize("every", [0, 1, 10])
 def test_what_has_no_checkpoint_is_not_lost(
     every: int, n: int | None, tmp_path: Path, numpy_backend: Backend, digits: Split
 ) -> None:
@@ -349,6 +363,63 @@ def test_a_link_in_the_place_of_a_replica_is_not_written_through(
         assert path.is_dir() or path.read_bytes() == before[path]
 
 
+def test_a_rollback_that_came_after_the_checkpoint_happens_again(
+    tmp_path: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    """It stopped within an epoch, went on, rolled back, ended that epoch, and was killed before the next checkpoint."""
+    settings = replace(GROWING, batch_size=100, learning_rate=0.195)
+    list(
+        start(tmp_path / "whole", settings, digits, numpy_backend, None, checkpoint_every=10, on_divergence="rollback")
+    )
+    run = tmp_path / "run"
+    said = stop_early(run, settings, digits, numpy_backend, 4, checkpoint_every=10)
+    assert said == "interrupted in epoch 1, after 5 of its steps"
+    epochs = resume(run, numpy_backend, digits, on_divergence="rollback")
+    next(epochs)
+    epochs.close()  # type: ignore[attr-defined]
+    assert len(json.loads((run / "run.json").read_text())["rollbacks"]) == 1
+    list(resume(run, numpy_backend, digits, on_divergence="rollback"))
+    assert contents(run) == contents(tmp_path / "whole")
+
+
+def test_a_stop_at_the_same_step_of_another_try_is_saved_anew(
+    tmp_path: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    settings = replace(GROWING, batch_size=100, learning_rate=0.195)
+    list(start(tmp_path / "whole", settings, digits, numpy_backend, None, on_divergence="rollback"))
+    run = tmp_path / "run"
+    stop_early(run, settings, digits, numpy_backend, 4)
+    with pytest.raises(TrainingInterrupted, match="in epoch 1, after 5 of its steps"):
+        list(resume(run, numpy_backend, digits, on_divergence="rollback", stop=After(3)))
+    (rollback,) = json.loads((run / "run.json").read_text())["rollbacks"]
+    assert rollback["epoch"] == 1
+    list(resume(run, numpy_backend, digits))  # with the smaller learning rate, without being told again
+    assert contents(run) == contents(tmp_path / "whole")
+
+
+def test_a_name_that_no_checkpoint_has_is_nobodys_business(
+    tmp_path: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    stop_early(tmp_path, NATIVE, digits, numpy_backend, 9)
+    strays = [
+        tmp_path / "checkpoints" / f"interrupted-{name}.safetensors" for name in ("1-0-1", "01-0-1", "1", "x-0-0")
+    ]
+    for stray in strays:
+        stray.touch()
+    assert len(list(resume(tmp_path, numpy_backend, digits))) == 1
+    assert all(stray.exists() for stray in strays)
+    assert (tmp_path / "checkpoints" / "epoch-0001.safetensors").exists()
+
+
+def test_all_checkpoints_stay_if_all_are_to(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
+    settings = replace(SETTINGS["exact"], epochs=3)
+    list(start(tmp_path, settings, digits, numpy_backend, None, checkpoint_every=2))
+    list(resume(tmp_path, numpy_backend, digits, epochs=6))
+    assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == [
+        f"epoch-{epoch:04d}.safetensors" for epoch in (1, 2, 3, 5)
+    ]
+
+
 def test_a_finished_training_notes_no_more_work(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
     stop_early(tmp_path, NATIVE, digits, numpy_backend, 3)
     list(resume(tmp_path, numpy_backend, digits))
@@ -363,11 +434,11 @@ def test_a_run_that_is_resumed_for_ever_stays_readable(
     monkeypatch.setattr(mlp_xp.resuming, "MOST_RESUMED", 2)
     stop_early(tmp_path, NATIVE, digits, numpy_backend, 3)
     edit_json(lambda run: run["resumed"].append({"backend": {"name": "other", "device": "cpu"}, "epoch": -1}))(tmp_path)
-    for after in (1, 1, 2):
+    for after in (1, 1, 1, 2):
         with pytest.raises(TrainingInterrupted):
             list(resume(tmp_path, numpy_backend, digits, stop=After(after)))
     resumed = json.loads((tmp_path / "run.json").read_text())["resumed"]
-    assert [(each["backend"]["name"], each["epoch"]) for each in resumed] == [("other", -1), ("numpy", 1), ("numpy", 1)]
+    assert [(each["backend"]["name"], each["epoch"]) for each in resumed] == [("other", -1), ("numpy", 1), ("numpy", 2)]
 
 
 def test_it_can_stop_after_a_step_that_takes_long(

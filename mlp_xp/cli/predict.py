@@ -6,18 +6,19 @@ import argparse
 import csv
 import io
 import sys
+from pathlib import Path
 
 from mlp_xp.backend import open_backend
 from mlp_xp.cli.options import path
 from mlp_xp.datasets import load_features
 from mlp_xp.files import write_atomically, writing
 from mlp_xp.model import Prediction
-from mlp_xp.recorded import load_model
+from mlp_xp.recorded import load_model, suggesting_resume
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommand's options."""
-    parser.add_argument("run", metavar="RUN", help="folder of a recorded run")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a recorded run")
     parser.add_argument("--input", required=True, metavar="FILE", help="rows of features: CSV, NPY, NPZ or IDX images")
     parser.add_argument("--output", type=path, metavar="FILE", help="CSV file to write; default: standard output")
     parser.add_argument("--label-column", type=int, metavar="N", help="a column of the table that is not a feature")
@@ -32,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write a CSV of labels and probabilities, or of the numbers that a regression predicts."""
-    model = load_model(options.run, open_backend(options.backend, options.device))
+    backend = open_backend(options.backend, options.device)
+    with suggesting_resume(options.run):
+        model = load_model(options.run, backend)
     features = load_features(
         options.input,
         n_features=model.objective.network.layer_sizes[0],

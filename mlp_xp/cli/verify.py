@@ -12,7 +12,7 @@ from mlp_xp.cli.options import load_recorded
 from mlp_xp.cli.progress import note, progress, say
 from mlp_xp.errors import Disagreement
 from mlp_xp.lock import refuse_busy
-from mlp_xp.recorded import known_source
+from mlp_xp.recorded import known_source, suggesting_resume
 from mlp_xp.verification import RecordedRun, verify
 
 
@@ -42,9 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compare files with files, then files with a new training; 1 if anything disagrees."""
-    for folder in (options.run, options.run.parent):  # who trains replicas holds the folder of all
+    for folder in (options.run, options.run.absolute().parent):  # who trains replicas holds the folder of all
         refuse_busy(folder)
-    recorded = RecordedRun(options.run)
+    with suggesting_resume(options.run):
+        recorded = RecordedRun(options.run)
     n_epochs, native = len(recorded.curve), recorded.settings.arithmetic != "exact"
     first, last = options.epochs or (0, n_epochs - 1)
     if native and options.backend is None:

@@ -126,18 +126,29 @@ def _first_fault(path: Path, header: bool, reason: str) -> DataError:
     """Return the error that names the first bad row; `reason` is for a file whose fault only NumPy sees."""
     with open_text(path) as lines:
         rows = _rows(path, lines)
-        last, names = next(rows, (0, [])) if header else (0, [])
+        if header:
+            next(rows, None)
         width = 0
         for line, cells in rows:
             width = width or len(cells)
             if fault := _fault(cells, width):
                 return data_error(f"{path}:{line}", *fault)
-    if not width and (breaks := sum(name.count("\n") for name in names)):
-        first = last - breaks + 1
-        return data_error(path, f"a quote in line {first} is not closed, so the rest is a single cell", "close it")
+    if not width and _is_open(path):
+        return data_error(path, "a quote is not closed, so the rest of the file is a single cell", "close it")
     if not width:
         return _no_rows(path, header)
     return data_error(path, f"NumPy cannot read it ({reason})", "write it as plain comma-separated numbers")
+
+
+def _is_open(path: Path) -> bool:
+    """Tell whether the file ends within quotes."""
+    with open_text(path) as lines:
+        try:
+            for _ in csv.reader(lines, strict=True):
+                pass
+        except csv.Error as error:
+            return "unexpected end" in str(error)
+    return False
 
 
 def _no_rows(path: Path, header: bool) -> DataError:

@@ -139,7 +139,8 @@ def test_the_first_bad_row_is_named(path: Path, text: str | bytes, fault: str) -
         ("\n \n".replace(" ", ""), "no rows; "),
         ("\ufeff", "no rows; "),
         ("a,b\n", "a header and no rows; give at least one row"),
-        ('"0","1\n1,2\n', "a quote in line 1 is not closed, so the rest is a single cell; close it"),
+        ('"0","1\n1,2\n', "a quote is not closed, so the rest of the file is a single cell; close it"),
+        ('"a\nb",c\n', "a header and no rows; give at least one row"),
     ],
 )
 def test_files_without_rows(path: Path, text: str, fault: str) -> None:
