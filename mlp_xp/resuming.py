@@ -336,10 +336,12 @@ def _go_on(description: dict[str, Any], epochs: int, work: dict[str, Any], check
 
 def _is_behind(rollback: dict[str, Any], checkpoint: Checkpoint | None) -> bool:
     """Tell whether a rollback came before a checkpoint; where it came after, it will happen again."""
-    if checkpoint is None or rollback["epoch"] != checkpoint.position.epoch:
-        return checkpoint is not None and rollback["epoch"] < checkpoint.position.epoch
+    epoch, step, _ = BEGINNING if checkpoint is None else checkpoint.position
+    if checkpoint is None or step == 0 or rollback["epoch"] != epoch:
+        return bool(rollback["epoch"] < epoch)
+    # Within the epoch that was begun again, the checkpoint's own learning rate tells how often it was by then.
     rate = checkpoint.tensors.get(f"{OPTIMIZER}.learning_rate", np.inf)
-    return checkpoint.position.step > 0 and bool(np.all(rollback["learning_rate"] >= rate))
+    return bool(np.all(rollback["learning_rate"] >= rate))
 
 
 def _count_epochs(network: _Network) -> int:
