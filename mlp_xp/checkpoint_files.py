@@ -34,6 +34,10 @@ LOSSES = "losses"
 _INTERRUPTED = re.compile(r"interrupted-(0|[1-9][0-9]{0,8})-(0|[1-9][0-9]{0,8})-(0|[1-9][0-9]{0,8})\.safetensors")
 
 
+class OfAnotherRunError(RunError):
+    """A checkpoint was left by another run in the same folder."""
+
+
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, run: str) -> None:
     """Write a checkpoint into a run folder.
 
@@ -68,8 +72,10 @@ def read_checkpoint(folder: Path, position: Position, run: str) -> Checkpoint:
 
     Raises
     ------
+    OfAnotherRunError
+        If it is another run's.
     RunError
-        If the file cannot be read, is damaged, or is another run's.
+        If the file cannot be read, or is damaged.
     """
     path = place(folder, position)
     tensors, metadata = read_safetensors(path)
@@ -77,7 +83,7 @@ def read_checkpoint(folder: Path, position: Position, run: str) -> Checkpoint:
         if (found := metadata["format"]) != FORMAT:
             raise ValueError(f"its format is {found!r}, not {FORMAT!r}")
         if metadata["run"] != run:
-            raise ValueError("it is of another run")
+            raise OfAnotherRunError(f"{path}: not a checkpoint of this run, but of another one")
         for name, digest in _digests(tensors).items():
             if metadata[name] != digest:
                 raise ValueError(f"{name} is not that of its tensors")
@@ -89,6 +95,8 @@ def read_checkpoint(folder: Path, position: Position, run: str) -> Checkpoint:
         first_loss = float(metadata["first_loss"]) if metadata["first_loss"] else None
         epoch, _, pretrained = position
         return Checkpoint(epoch - 1, metadata["sha256_chain"], tensors, losses, first_loss, pretrained)
+    except OfAnotherRunError:
+        raise
     except ValueError as error:
         raise RunError(f"{path}: not a checkpoint of this run: {error}") from error
     except KeyError as error:

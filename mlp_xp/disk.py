@@ -19,6 +19,10 @@ class Disk:
         """Open a new file for writing, and return its descriptor."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
 
+    def open_read(self, path: Path) -> int:
+        """Open a file for reading; of a pipe, without waiting for somebody to write to it."""
+        return os.open(path, os.O_RDONLY | _NO_WAIT | _BINARY)
+
     def open_end(self, path: Path) -> int:
         """Open a file, made if need be, for writing at its end; not through a link, which may lead anywhere."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINK | _BINARY, 0o666)
@@ -30,6 +34,10 @@ class Disk:
     def write(self, descriptor: int, content: memoryview) -> int:
         """Write some bytes at least, and return how many."""
         return os.write(descriptor, content)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Let a file end after so many bytes."""
+        os.ftruncate(descriptor, size)
 
     def sync(self, descriptor: int) -> None:
         """Wait until the disk has what was written."""
@@ -68,6 +76,7 @@ class Disk:
 _BINARY = getattr(os, "O_BINARY", 0)
 _FOLDER = getattr(os, "O_DIRECTORY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
 DISK = Disk()
 """The one that is used."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mlp_xp import disk
 from mlp_xp.errors import RunError
+from mlp_xp.reading import open_regular
 
 _LEFTOVER = re.compile(r"\.[^/]+\.[0-9a-f]{16}\.mlp_xp")
 """Names of files that are written beside others, and of those that `make_folder` tries; nobody else has such names."""
@@ -112,7 +113,7 @@ def append(path: Path, content: bytes, *, durable: bool) -> None:
                 disk.DISK.sync(descriptor)
         except OSError:
             with contextlib.suppress(OSError):
-                os.ftruncate(descriptor, size)
+                disk.DISK.truncate(descriptor, size)
             raise
     finally:
         os.close(descriptor)
@@ -127,7 +128,8 @@ def keep_lines(path: Path, n: int) -> None:
         If it cannot be written, or is a link; it is then still whole.
     """
     refuse_link(path)
-    content = path.read_bytes()
+    with open_regular(path) as file:
+        content = file.read()
     kept = b"".join(line + b"\n" for line in content.split(b"\n", n)[:n])
     if kept != content:  # also a last line that is whole but for its end
         write_atomically(path, kept)

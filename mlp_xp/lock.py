@@ -43,7 +43,7 @@ class FolderLock:
                 if not _lock(descriptor):
                     raise _busy(folder)
                 if _is_at(path, descriptor):  # and was not removed by its last holder between the two calls
-                    os.ftruncate(descriptor, 0)
+                    disk.DISK.truncate(descriptor, 0)
                     disk.DISK.write(descriptor, memoryview(f"process {os.getpid()} on {platform.node()}\n".encode()))
                     break
             except BaseException:
@@ -82,12 +82,12 @@ def _busy(folder: Path) -> RunError:
 def _unlock(path: Path, descriptor: int) -> None:
     if os.name == "posix":  # Windows removes no file that is open
         with contextlib.suppress(OSError):
-            path.unlink()
+            disk.DISK.remove(path)
         os.close(descriptor)
     else:
         os.close(descriptor)
         with contextlib.suppress(OSError):
-            path.unlink()
+            disk.DISK.remove(path)
 
 
 def _holder(path: Path) -> str:

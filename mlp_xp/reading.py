@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from mlp_xp import disk
+
 
 @contextlib.contextmanager
 def open_regular(path: Path, *, buffering: int = -1) -> Iterator[BinaryIO]:
@@ -20,8 +22,7 @@ def open_regular(path: Path, *, buffering: int = -1) -> Iterator[BinaryIO]:
     OSError
         If it cannot be opened, or is no file like others: a pipe or a device might never come to an end.
     """
-    # Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    descriptor = disk.DISK.open_read(path)
     if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
         os.close(descriptor)
         if stat.S_ISDIR(mode):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import re
@@ -393,6 +394,20 @@ def count_lines(path: Path) -> int:
         return 0
     except OSError as error:
         raise unusable(path, f"cannot be read: {error}") from error
+
+
+def raise_passing(folder: Path, error: RunError) -> None:
+    """Raise the reason for which a file could not be read, if it is not in the file.
+
+    Raises
+    ------
+    RunError
+    """
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno not in (None, errno.EISDIR, errno.ELOOP):
+        raise RunError(
+            f"{cause.filename or folder}: cannot be read: {cause.strerror}; mend that, then go on"
+        ) from error
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:

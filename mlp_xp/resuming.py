@@ -6,10 +6,9 @@ machine.
 
 from __future__ import annotations
 
-import errno
 import reprlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 
 from mlp_xp.backend import Backend
 from mlp_xp.checkpoint import BEGINNING, OPTIMIZER, Checkpoint, Position
-from mlp_xp.checkpoint_files import list_positions, place, read_checkpoint
+from mlp_xp.checkpoint_files import OfAnotherRunError, list_positions, place, read_checkpoint
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
 from mlp_xp.digests import Digests, chain, digest_arrays, first_link
@@ -29,6 +28,7 @@ from mlp_xp.pretraining import Pretrained
 from mlp_xp.recorded import (
     count_lines,
     known_source,
+    raise_passing,
     read_curve,
     read_description,
     read_replicas,
@@ -107,12 +107,16 @@ def resume(
 
 @dataclass
 class _Network:
-    """A run's own folder, and what is in it up to the checkpoint it goes on from."""
+    """A run's own folder, and what is in it up to the checkpoint it goes on from.
+
+    ``is_begun`` tells whether the folder is this run's already, not still that of a run that it replaces.
+    """
 
     folder: Path
     description: dict[str, Any]
     settings: Settings
-    past: Past
+    is_begun: bool = True
+    past: Past = field(default_factory=Past)
 
 
 class RecordedTraining:
@@ -184,7 +188,7 @@ class RecordedTraining:
                     f"go on with all of them: {resume_command(self.folder.parent)}"
                 )
             else:
-                self._networks = [_Network(self.folder, first, Settings.from_dict(first["settings"]), Past())]
+                self._networks = [_Network(self.folder, first, Settings.from_dict(first["settings"]))]
             self.source = read_source(first)
             work = (first["resumed"] or [first])[-1]["backend"]
             self.backend, self.device = str(work["name"]), str(work["device"])
@@ -197,12 +201,15 @@ class RecordedTraining:
 
     def _find_past(self) -> None:
         """Find the latest moment of which every network has a whole checkpoint, and what led to it."""
-        positions = [list_positions(network.folder) for network in self._networks]
+        positions, of_another = [list_positions(network.folder) for network in self._networks], False
         for position in sorted(set.intersection(*map(set, positions)), reverse=True):
             try:
                 pasts = [_read_past(network, position) for network in self._networks]
+            except OfAnotherRunError:  # which was about to be replaced, when this one had just begun
+                of_another = True
+                continue
             except RunError as error:
-                _raise_passing(self.folder, error)  # to go on from an earlier one would remove this one
+                raise_passing(self.folder, error)  # to go on from an earlier one would remove this one
                 self.remarks.append(str(error))
                 continue
             for network, past in zip(self._networks, pasts, strict=True):
@@ -210,7 +217,7 @@ class RecordedTraining:
             return
         if self.remarks:
             raise RunError(f"no checkpoint of {self.folder} can be used: {self.remarks[0]}")
-        for network in self._networks:
+        for network in (each for each in self._networks if each.is_begun and not of_another):
             n, every = _count_epochs(network), network.description["checkpoints"]["every"]
             is_finished = n >= network.settings.epochs and (self.folder / PICTURE).exists()
             # A first checkpoint may have been about to be written; else there was one, or none was wanted.
@@ -319,9 +326,9 @@ def _replicas(folder: Path, whole: dict[str, Any]) -> list[_Network]:
         if own.is_symlink():
             raise RunError(f"{own} is a link to another place, which is not written to; replace it by what it leads to")
         description = read_description(own) if (own / RUN).exists() else {}
-        if description.get("id") != whole["id"]:
+        if not (is_begun := description.get("id") == whole["id"]):
             description = describe_replica(whole, settings)
-        networks.append(_Network(own, description, Settings.from_dict(description["settings"]), Past()))
+        networks.append(_Network(own, description, Settings.from_dict(description["settings"]), is_begun))
     return networks
 
 
@@ -354,20 +361,6 @@ def _count_epochs(network: _Network) -> int:
     return n if first == last else 0
 
 
-def _raise_passing(folder: Path, error: RunError) -> None:
-    """Raise the reason for which a file could not be read, if it is not in the file.
-
-    Raises
-    ------
-    RunError
-    """
-    cause = error.__cause__
-    if isinstance(cause, OSError) and cause.errno not in (None, errno.EISDIR, errno.ELOOP):
-        raise RunError(
-            f"{cause.filename or folder}: cannot be read: {cause.strerror}; mend that, then go on"
-        ) from error
-
-
 def _read_past(network: _Network, position: Position) -> Past:
     """Return what led to a checkpoint, which must be what it says."""
     folder = network.folder
@@ -393,6 +386,6 @@ def _read_beginning(network: _Network, checkpoint: Checkpoint) -> Checkpoint | N
     try:
         found = read_checkpoint(network.folder, there[-1], network.description["id"]) if there else None
     except RunError as error:
-        _raise_passing(network.folder, error)
+        raise_passing(network.folder, error)
         return None
     return found if found is not None and found.chain == checkpoint.chain else None

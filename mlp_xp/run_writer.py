@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -31,7 +31,7 @@ from mlp_xp.files import (
     writing,
 )
 from mlp_xp.lock import FolderLock
-from mlp_xp.recorded import read_description, read_replicas
+from mlp_xp.recorded import raise_passing, read_description, read_replicas
 from mlp_xp.replicas import ReplicatedEpoch
 from mlp_xp.run_folder import (
     CHECKPOINTS,
@@ -189,7 +189,8 @@ class RunWriter:
             remove_all_but(self.folder, _ends(kept))
 
     def end(self) -> None:
-        """Remove what was kept of stops within an epoch, if no checkpoint of a later moment has."""
+        """Leave the checkpoints that a training leaves that never stopped."""
+        self.prune()
         if self._every == 0:
             with self._writing():
                 remove_all_but(self.folder, ())
@@ -302,18 +303,18 @@ def begin_folder(folder: Path, name: str, description: Mapping[str, Any]) -> Non
 
 def _replicas(folder: Path) -> list[Path]:
     """Return the folders of an old run's replicas: not those of other runs that only have such names."""
-    try:
-        run = read_replicas(folder).get("id") if (folder / REPLICAS).exists() else None
-    except RunError:
-        return []
+    run = _id(read_replicas, folder) if (folder / REPLICAS).exists() else None
     paths = [path for path in folder.glob(f"{REPLICA}*/") if re.fullmatch("[0-9]+", path.name[len(REPLICA) :])]
-    return [path for path in paths if run is not None and not path.is_symlink() and _id(path) == run]
+    return [path for path in paths if run is not None and not path.is_symlink() and _id(read_description, path) == run]
 
 
-def _id(folder: Path) -> object:
-    with contextlib.suppress(RunError):
-        return read_description(folder).get("id")
-    return None
+def _id(read: Callable[[Path], dict[str, Any]], folder: Path) -> object:
+    """Return what tells a run from any other one, None if it does not say."""
+    try:
+        return read(folder).get("id")
+    except RunError as error:
+        raise_passing(folder, error)
+        return None
 
 
 def _clear(folder: Path, names: Iterable[str]) -> None:

@@ -19,15 +19,18 @@ class FaultyDisk(Disk):
         The operation's number, from 0; none if there are fewer.
     fault : callable
         Raises, or ends the process. Of a write, half is on the disk before.
+    lasting : bool
+        Let it happen instead of all operations from that one on.
     """
 
-    def __init__(self, at: int, fault: Callable[[], None]) -> None:
-        self.at, self._fault = at, fault
+    def __init__(self, at: int, fault: Callable[[], None], *, lasting: bool = False) -> None:
+        self.at, self._fault, self._lasting = at, fault, lasting
         self.operations: list[str] = []
 
     def _count(self, name: str, path: Path | None = None) -> bool:
         self.operations.append(name if path is None else f"{name} {path.name}")
-        return len(self.operations) - 1 == self.at
+        number = len(self.operations) - 1
+        return number == self.at or (self._lasting and number > self.at >= 0)
 
     def write(self, descriptor: int, content: memoryview) -> int:
         """Write, and count."""
@@ -47,5 +50,9 @@ def _faulty(name: str) -> Any:
     return operation
 
 
-for _name in ("create", "open_end", "open_locked", "sync", "rename", "sync_folder", "remove", "make_folder"):
+OPERATIONS = (
+    *("create", "open_read", "open_end", "open_locked", "truncate", "sync", "rename", "sync_folder", "remove"),
+    "make_folder",
+)
+for _name in OPERATIONS:
     setattr(FaultyDisk, _name, _faulty(_name))

@@ -3,10 +3,10 @@
     python scripts/kill_runs.py --kills 240
 
 For each of NumPy and JAX, in native and in exact arithmetic: a training is begun in a process of its own, which is
-ended by SIGKILL, every other time at a random moment, and every other time at a random one of its operations on files
-(of a write, half is done by then). `mlp-xp train --resume` goes on and is killed in its turn, until a process comes to
-the end. After every kill all files of tensors must be whole; at the end the last epoch's digest, the losses and the
-weights must be those of the training that was never stopped.
+ended by SIGKILL, every other time at a random moment after it has begun to write, and every other time at a random one
+of its operations on files (of a write, half is done by then). `mlp-xp train --resume` goes on and is killed in its
+turn, until a process comes to the end. After every kill all files that are replaced as a whole must be whole; at the
+end the last epoch's digest, the losses and the weights must be those of the training that was never stopped.
 """
 
 from __future__ import annotations
@@ -37,12 +37,29 @@ COMPARED = ("steps.csv", "weights.safetensors")
 
 
 class Trial(NamedTuple):
-    """What became of the trainings of a backend in an arithmetic."""
+    """What became of the trainings of a backend in an arithmetic.
+
+    Attributes
+    ----------
+    backend, arithmetic : str
+    kills_at_moments, kills_at_operations : int
+    between_epochs : int
+        Kills after the first epoch's line and before the last one's.
+    unfinished_files : int
+        That kills left beside those they were to replace.
+    trainings : int
+        That came to their end.
+    unequal : int
+        Of these.
+    unreadable : int
+        Files that a kill left neither old nor new.
+    """
 
     backend: str
     arithmetic: str
     kills_at_moments: int
     kills_at_operations: int
+    between_epochs: int
     unfinished_files: int
     trainings: int
     unequal: int
@@ -63,8 +80,14 @@ def last_chain(folder: Path) -> str:
 
 
 def count_unreadable(folder: Path) -> int:
-    """Return how many files of tensors are not whole."""
+    """Return how many files of tensors and of JSON are not whole."""
     unreadable = 0
+    for path in folder.rglob("[!.]*.json"):
+        try:
+            json.loads(path.read_text())
+        except ValueError as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            unreadable += 1
     for path in folder.rglob("[!.]*.safetensors"):
         try:
             safetensors.numpy.load_file(path)
@@ -74,12 +97,32 @@ def count_unreadable(folder: Path) -> int:
     return unreadable
 
 
-def run_once(arguments: list[str], seconds: float | None, at: int | None) -> int:
-    """Run a training that is killed after some seconds, or at an operation, or not at all; return its exit code."""
+def written(run: Path) -> int:
+    """Return when a run's description was written last, in nanoseconds; 0 if it is not there."""
+    try:
+        return (run / "run.json").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def run_once(arguments: list[str], run: Path, seconds: float | None, at: int | None) -> tuple[int, float]:
+    """Run a training that is killed some seconds after it has begun to write, or at an operation, or not at all.
+
+    Returns
+    -------
+    int
+        Its exit code.
+    float
+        The seconds from when it began to write.
+    """
     command = [sys.executable, "-m", "mlp_xp"] if at is None else [sys.executable, __file__, "--child", str(at), "--"]
+    before = written(run)
     with subprocess.Popen(  # noqa: S603 - this project
         [*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
+        while process.poll() is None and written(run) == before:
+            time.sleep(0.001)
+        begin = time.perf_counter()
         try:
             _, errors = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -87,16 +130,20 @@ def run_once(arguments: list[str], seconds: float | None, at: int | None) -> int
             _, errors = process.communicate()
     if process.returncode not in (0, -signal.SIGKILL):
         raise SystemExit(f"{' '.join(arguments)} ended with {process.returncode}: {errors.decode()}")
-    return process.returncode
+    return process.returncode, time.perf_counter() - begin
+
+
+def n_lines(run: Path) -> int:
+    """Return how many epochs are recorded."""
+    path = run / "curve.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def try_training(backend: str, arithmetic: str, kills: int, folder: Path, chance: random.Random) -> Trial:
     """Kill trainings until there were enough kills."""
     settings = [*SETTINGS.split(), "--backend", backend, "--arithmetic", arithmetic]
     whole, run = folder / "whole", folder / "run"
-    begin = time.perf_counter()
-    run_once(["train", *settings, "--out", str(whole)], None, None)
-    duration = time.perf_counter() - begin
+    _, duration = run_once(["train", *settings, "--out", str(whole)], whole, None, None)
     counts = dict.fromkeys(("kills_at_moments", "kills_at_operations", *Trial._fields[4:]), 0)
     while counts["kills_at_moments"] + counts["kills_at_operations"] < kills or run.exists():
         is_there = (run / "run.json").exists()
@@ -105,9 +152,12 @@ def try_training(backend: str, arithmetic: str, kills: int, folder: Path, chance
         at_operation = not enough and counts["kills_at_operations"] <= counts["kills_at_moments"]
         seconds = None if enough or at_operation else chance.uniform(0.0, duration)
         at = chance.randrange(1000) if at_operation else None
-        if run_once(arguments, seconds, at) != 0:
+        left = set(run.rglob(".*.mlp_xp"))
+        code, _ = run_once(arguments, run, seconds, at)
+        if code != 0:
             counts["kills_at_operations" if at_operation else "kills_at_moments"] += 1
-            counts["unfinished_files"] += sum(1 for _ in run.rglob(".*.safetensors.*"))
+            counts["between_epochs"] += 0 < n_lines(run) < n_lines(whole)
+            counts["unfinished_files"] += len(set(run.rglob(".*.mlp_xp")) - left)
             counts["unreadable"] += count_unreadable(run)
         else:
             counts["trainings"] += 1

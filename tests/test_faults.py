@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.numpy
 
+import mlp_xp.trainer
 from faults import FaultyDisk
 from mlp_xp import disk
 from mlp_xp.backend import Backend
 from mlp_xp.datasets import Split, load
-from mlp_xp.errors import RunError
+from mlp_xp.errors import RunError, TrainingInterrupted
 from mlp_xp.replica_runs import record_replicas
 from mlp_xp.replicas import ReplicatedEpoch, train_replicas
 from mlp_xp.resuming import resume
@@ -25,9 +29,10 @@ from mlp_xp.runs import record
 from mlp_xp.settings import Settings
 from mlp_xp.training import Epoch, train
 
-SETTINGS = Settings(hidden_layer_sizes=(3,), batch_size=400, epochs=3, momentum=0.5)
-ERRORS = ("ENOSPC", "EIO", "EACCES")
+SETTINGS = Settings(hidden_layer_sizes=(3,), batch_size=280, epochs=3, momentum=0.5)
 N = 2
+TIDY = ("remove .lock",)
+"""What may fail without a word: what it leaves keeps nobody out."""
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
@@ -36,12 +41,47 @@ def digits() -> Split:
     return load("digits").split()
 
 
-def begin(folder: Path, data: Split, backend: Backend, *, of_replicas: bool) -> Iterator[Epoch | ReplicatedEpoch]:
-    """Return a training of two sparse checkpoints and of pruning, recorded."""
-    if of_replicas:
-        many = train_replicas(SETTINGS, data, backend, N)
-        return record_replicas(folder, SETTINGS, data, backend, many, N, keep_checkpoints=1)
-    return record(folder, SETTINGS, data, backend, train(SETTINGS, data, backend), keep_checkpoints=1)
+@pytest.fixture(autouse=True)
+def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch of 5 steps has pieces of 3 and 2."""
+    monkeypatch.setattr(mlp_xp.trainer, "PIECE", 1)
+
+
+@dataclass
+class Trainings:
+    """What the trials have in common: one network, or replicas."""
+
+    data: Split
+    backend: Backend
+    of_replicas: bool
+
+    def begin(self, folder: Path, seed: int = 0, *, stop: int = 1000, overwrite: bool = False) -> Iterator[Any]:
+        """Return a recorded training of three epochs, of which it keeps the newest and the best checkpoint."""
+        settings = replace(SETTINGS, seed=seed)
+        how: dict[str, Any] = {"stop": itertools.chain([False] * stop, [True]).__next__}
+        kept: dict[str, Any] = {"keep_checkpoints": 1, "overwrite": overwrite}
+        if self.of_replicas:
+            many = train_replicas(settings, self.data, self.backend, N, **how)
+            return record_replicas(folder, settings, self.data, self.backend, many, N, **kept)
+        alone = train(settings, self.data, self.backend, **how)
+        return record(folder, settings, self.data, self.backend, alone, **kept)
+
+    def go_on(self, folder: Path) -> list[Epoch | ReplicatedEpoch]:
+        """Go on with a run, or begin it if it is not there."""
+        if any((folder / name).exists() for name in ("run.json", "replicas.json")):
+            return list(resume(folder, self.backend, self.data))
+        return list(self.begin(folder))
+
+    def kept(self, operations: list[str]) -> int:
+        """Return the last epoch of which, after these operations, every network has a checkpoint; -1 for none."""
+        renamed = [re.match(r"rename \.epoch-([0-9]+)\.safetensors\.", name) for name in operations]
+        epochs = [int(found[1]) for found in renamed if found]
+        return max((epoch for epoch in epochs if epochs.count(epoch) >= (N if self.of_replicas else 1)), default=-1)
+
+
+@pytest.fixture(params=[False, True], ids=["alone", "replicas"])
+def trainings(request: pytest.FixtureRequest, digits: Split, numpy_backend: Backend) -> Trainings:
+    return Trainings(digits, numpy_backend, request.param)
 
 
 def chains(epoch: Epoch | ReplicatedEpoch) -> list[str]:
@@ -49,117 +89,173 @@ def chains(epoch: Epoch | ReplicatedEpoch) -> list[str]:
     return [one.digests.chain for one in each]
 
 
-def go_on(folder: Path, data: Split, backend: Backend, *, of_replicas: bool) -> list[Epoch | ReplicatedEpoch]:
-    """Go on with a run, or begin it if it is not there."""
-    if any((folder / name).exists() for name in ("run.json", "replicas.json")):
-        return list(resume(folder, backend, data))
-    return list(begin(folder, data, backend, of_replicas=of_replicas))
-
-
-def check_readable(folder: Path) -> int:
-    """See that no file of tensors is half written, and return how many there are."""
-    paths = list(folder.rglob("[!.]*.safetensors"))
-    for path in paths:
-        safetensors.numpy.load_file(path)
-    return len(paths)
-
-
-def last_checkpoint(folder: Path) -> int:
-    """Return the last epoch of which every network has a checkpoint; -1 if there is none."""
-    folders = list(folder.glob("seed-*")) or [folder]
-    epochs = [{int(path.name[6:10]) for path in each.glob("checkpoints/epoch-*.safetensors")} for each in folders]
-    return max(set.intersection(*epochs), default=-1) if len(folders) in (1, N) else -1
-
-
-def hint(folder: Path) -> str:
-    return f"go on with: mlp-xp train --resume {folder}"
-
-
 def fail(name: str) -> None:
     raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)))
 
 
 def try_faults(
-    folder: Path, work: Callable[[Path], None], error: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Path, str | None]]:
-    """Do work again and again, each time with a fault at the next operation; yield its folder and what it said."""
+    folder: Path,
+    work: Callable[[Path], None],
+    error: str,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    lasting: bool = False,
+    silent: str | None = None,
+) -> Iterator[tuple[Path, list[str]]]:
+    """Do work again and again, each time with a fault at the next operation; yield its folder and what was done.
+
+    A fault that lasts is there from that operation on, until the work ends. From the ``silent`` operation on, nothing
+    need be said.
+    """
     for at in itertools.count():
-        failing, message = FaultyDisk(at, lambda: fail(error)), None
-        monkeypatch.setattr(disk, "DISK", failing)
-        try:
-            work(folder / str(at))
-        except RunError as caught:
-            message = str(caught)
-        finally:
-            monkeypatch.setattr(disk, "DISK", disk.Disk())
+        trial, message = folder / str(at), None
+        failing = FaultyDisk(at, lambda: fail(error), lasting=lasting)
+        with monkeypatch.context() as patch:
+            patch.setattr(disk, "DISK", failing)
+            try:
+                work(trial)
+            except RunError as caught:
+                message = str(caught)
+            except TrainingInterrupted:
+                pass
         if at >= len(failing.operations):
             return
-        yield folder / str(at), message
+        *before, failed = failing.operations[: at + 1]
+        # One may be allowed to write into a folder, but not to open it, so as to see that the disk has what is new.
+        is_new_folder = failed.startswith("sync_folder") and before[-1].startswith("make_folder")
+        if failed in TIDY or (is_new_folder and error == "EACCES"):
+            assert message is None
+        elif silent is None or not any(name.startswith(silent) for name in (*before, failed)):
+            assert message is not None, f"nothing was said of {failed}"
+            check_message(message, trial, error)
+        yield trial, failing.operations if message is None else before
 
 
 def check_message(message: str, folder: Path, error: str) -> None:
-    assert re.match(rf"{folder}(/seed-.)?: cannot be written: {os.strerror(getattr(errno, error))}; ", message)
+    """See that a message says what failed, why, and what to do."""
+    what = (
+        rf"{re.escape(str(folder))}\S*: cannot be (written|read): (\[Errno \d+\] )?{os.strerror(getattr(errno, error))}"
+    )
+    kept = f"what it has learnt is kept; when that is mended, go on with: mlp-xp train --resume {folder}"
+    remedies = [
+        *("choose another --out", "restore the file from a copy, or train again", "mend that, then go on"),
+        *(
+            "it must be writable to go on",
+            "it has no checkpoint yet to go on from; when that is mended, train again, .*",
+        ),
+    ]
+    assert re.fullmatch(f"{what}.*; ({'|'.join([re.escape(kept), *remedies])})", message), message
+    if "; what it has learnt" in message or "; it has no checkpoint" in message:
+        assert any(folder.rglob("checkpoints/[!.]*.safetensors")) == ("; what it has learnt" in message)
+
+
+def check_end(trainings: Trainings, folder: Path, whole: Path, last: Any, first: int, beside: str = "") -> None:
+    """See that a run goes on with an epoch, and ends as one that met no fault, but for a folder beside."""
     check_readable(folder)
-    if any(folder.rglob("checkpoints/[!.]*.safetensors")):
-        assert message.endswith(f"; what it has learnt is kept; when that is mended, {hint(folder)}"), message
-    else:
-        assert re.search("; (choose another --out|it has no checkpoint yet .* train again, with --overwrite)$", message)
+    epochs = trainings.go_on(folder)
+    assert [epoch.epoch for epoch in epochs] == list(range(first, 3))
+    assert [chains(epoch) for epoch in epochs[-1:]] in ([chains(last)], [])
+    assert (folder / "loss.png").read_bytes() == b"a picture"
+    for path in whole.rglob("*"):
+        if path.name in ("steps.csv", "weights.safetensors"):
+            assert (folder / path.relative_to(whole)).read_bytes() == path.read_bytes()
+    names = {path.relative_to(whole) for path in whole.rglob("*")}
+    found = {path.relative_to(folder) for path in folder.rglob("*")}
+    assert {path for path in found if path.parts[0] != beside} == names, "something is left over"
+    check_readable(folder)
 
 
-@pytest.mark.parametrize(("of_replicas", "n_points"), [(False, 82), (True, 175)], ids=["alone", "replicas"])
-@pytest.mark.parametrize("error", ERRORS)
+def check_readable(folder: Path) -> None:
+    """See that no file that is replaced as a whole is half written."""
+    for path in folder.rglob("[!.]*.safetensors"):
+        safetensors.numpy.load_file(path)
+    for path in folder.rglob("[!.]*.json"):
+        json.loads(path.read_text())
+
+
+POINTS = {"alone": 84, "replicas": 177}
+"""Of a training that is recorded; the README says how many."""
+
+
+def n_points(trainings: Trainings) -> int:
+    return POINTS["replicas" if trainings.of_replicas else "alone"]
+
+
+@pytest.mark.parametrize(
+    ("error", "lasting"), [("ENOSPC", False), ("EIO", False), ("EACCES", False), ("EIO", True)], ids=str
+)
 def test_after_any_fault_the_run_goes_on_to_the_same_bits(
-    error: str,
-    of_replicas: bool,
-    n_points: int,
-    tmp_path: Path,
-    digits: Split,
-    numpy_backend: Backend,
-    monkeypatch: pytest.MonkeyPatch,
+    error: str, lasting: bool, trainings: Trainings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    *_, last = begin(tmp_path / "whole", digits, numpy_backend, of_replicas=of_replicas)
+    *_, last = trainings.begin(tmp_path / "whole")
 
     def work(folder: Path) -> None:
-        list(begin(folder, digits, numpy_backend, of_replicas=of_replicas))
+        list(trainings.begin(folder))
 
     found = 0
-    for folder, message in try_faults(tmp_path, work, error, monkeypatch):
+    for folder, before in try_faults(tmp_path, work, error, monkeypatch, lasting=lasting):
         found += 1
-        if message is not None:  # it may do without an operation that only tidies up
-            check_message(message, folder, error)
-        kept = last_checkpoint(folder)
-        epochs = go_on(folder, digits, numpy_backend, of_replicas=of_replicas)
-        assert [epoch.epoch for epoch in epochs] == list(range(kept + 1, 3))
-        assert last_checkpoint(folder) == 2
-        assert [chains(epoch) for epoch in epochs[-1:]] in ([chains(last)], [])
-        assert (folder / "loss.png").read_bytes() == b"a picture"
-        for path in (tmp_path / "whole").rglob("steps.csv"):
-            assert (folder / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
-        check_readable(folder)
-    assert found == n_points, "the README says how many"
+        check_end(trainings, folder, tmp_path / "whole", last, trainings.kept(before) + 1)
+    assert found == n_points(trainings), "the README says how many"
 
 
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EACCES"])
 def test_after_any_fault_in_going_on_it_goes_on_again(
-    tmp_path: Path, digits: Split, numpy_backend: Backend, monkeypatch: pytest.MonkeyPatch
+    error: str, trainings: Trainings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    *_, last = begin(tmp_path / "whole", digits, numpy_backend, of_replicas=False)
-    epochs = begin(tmp_path / "begun", digits, numpy_backend, of_replicas=False)
+    *_, last = trainings.begin(tmp_path / "whole")
+    epochs = trainings.begin(tmp_path / "begun")
     next(epochs)
     epochs.close()  # type: ignore[attr-defined]
 
     def work(folder: Path) -> None:
         shutil.copytree(tmp_path / "begun", folder)
-        list(resume(folder, numpy_backend, digits))
+        list(resume(folder, trainings.backend, trainings.data))
 
     found = 0
-    for folder, message in try_faults(tmp_path, work, "ENOSPC", monkeypatch):
+    for folder, before in try_faults(tmp_path, work, error, monkeypatch):
         found += 1
-        if message is not None and "it must be writable to go on" not in message:
-            check_message(message, folder, "ENOSPC")
-        kept = last_checkpoint(folder)
-        assert kept >= 0, "a checkpoint is lost"
-        again = list(resume(folder, numpy_backend, digits))
-        assert [epoch.epoch for epoch in again] == list(range(kept + 1, 3))
-        assert [chains(epoch) for epoch in again[-1:]] in ([chains(last)], [])
-        check_readable(folder)
-    assert found > 50
+        check_end(trainings, folder, tmp_path / "whole", last, max(0, trainings.kept(before)) + 1)
+    assert found > 0.7 * n_points(trainings)
+
+
+def test_after_any_fault_in_a_stop_it_goes_on(
+    trainings: Trainings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the second epoch, where all that the first one left is still there."""
+    *_, last = trainings.begin(tmp_path / "whole")
+
+    def work(folder: Path) -> None:
+        list(trainings.begin(folder, stop=3))
+
+    found = set()
+    # Of what comes after the checkpoint, the picture, nothing is said: that the training was interrupted is.
+    for folder, before in try_faults(tmp_path, work, "ENOSPC", monkeypatch, silent="create .loss.png"):
+        found.add(any("rename .interrupted-1-3-0." in name for name in before))
+        check_end(trainings, folder, tmp_path / "whole", last, trainings.kept(before) + 1)
+    assert found == {False, True}
+
+
+def test_after_any_fault_in_replacing_a_run_one_of_them_is_there(
+    trainings: Trainings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old one as it was, or the new one, which goes on."""
+    *_, last = trainings.begin(tmp_path / "whole")
+    list(trainings.begin(tmp_path / "old", seed=1))
+    name = "replicas.json" if trainings.of_replicas else "run.json"
+    old = {path.relative_to(tmp_path / "old"): path for path in (tmp_path / "old").rglob("*") if path.is_file()}
+
+    def work(folder: Path) -> None:
+        shutil.copytree(tmp_path / "old", folder)
+        list(trainings.begin(folder, overwrite=True))
+
+    found = set()
+    for folder, before in try_faults(tmp_path, work, "ENOSPC", monkeypatch):
+        is_old = (folder / name).read_bytes() == old[Path(name)].read_bytes()
+        found.add(is_old)
+        if is_old:
+            for relative, path in old.items():
+                assert (folder / relative).read_bytes() == path.read_bytes()
+        else:  # what would remove an old replica may have been what failed
+            check_end(trainings, folder, tmp_path / "whole", last, trainings.kept(before) + 1, f"seed-{N}")
+    assert found == {False, True}

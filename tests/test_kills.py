@@ -19,4 +19,5 @@ def test_a_killed_training_goes_on_to_the_same_bits(library: str, arithmetic: st
     trial = try_training(library, arithmetic, 4, tmp_path, random.Random(1))  # noqa: S311 - moments
     assert trial.kills_at_moments + trial.kills_at_operations >= 4
     assert trial.trainings >= 1
+    assert trial.between_epochs >= 1
     assert (trial.unequal, trial.unreadable) == (0, 0)
