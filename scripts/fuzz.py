@@ -24,8 +24,9 @@ from typing import Any
 NAMES = (
     *("csv", "csv.gz", "npy", "npz", "idx", "idx.gz"),
     *("run.json", "curve.jsonl", "steps.csv", "weights", "checkpoint", "replicas.json", "run", "estimator"),
+    *("labels", "interrupted", "start"),
 )
-INSTRUMENTED = ["mlp_xp", "zipfile", "gzip", "json", "csv", "struct", "numpy.lib", "safetensors"]
+INSTRUMENTED = ["mlp_xp", "zipfile", "gzip", "csv", "numpy.lib", "safetensors"]
 LARGEST = 8192
 """Bytes of an input."""
 MOST_FINDINGS = 20

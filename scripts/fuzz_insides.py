@@ -160,7 +160,7 @@ INSIDES = {
     "steps.csv": _LINES,
     "run": Inside(lambda content: content.split(BETWEEN), BETWEEN.join),
     "weights": _SAFETENSORS,
-    "checkpoint": _SAFETENSORS,
+    **dict.fromkeys(("checkpoint", "interrupted", "start"), _SAFETENSORS),
     "estimator": Inside(_description, _estimator),
 }
 """By loader."""
