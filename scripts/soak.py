@@ -3,9 +3,9 @@
     python scripts/soak.py --minutes 31
 
 A round loads a table, records a training, stops it, goes on with it, verifies it, records replicas, opens the weights,
-predicts, and fits and saves estimators, on every backend that is given, in native and in exact arithmetic. Printed per minute: rounds,
-resident memory, open files, the system's threads. At the end memory must be within 5 % of what it was after the first
-minute, with no more files open and no more threads.
+predicts, and fits and saves estimators, on every backend that is given, in native and in exact arithmetic. Printed
+per minute: rounds, resident memory, open files, the system's threads. At the end memory must be within 5 % of what it
+was after the first minute, with no more files open and no more threads.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def measure(minute: float, rounds: int) -> Usage:
 def run_round(data: mlp_xp.Split, backend: mlp_xp.Backend, folder: Path) -> None:
     """Use the library once as its users do."""
     np.savetxt(folder / "table.csv", data.train.features[:200], fmt="%d", delimiter=",")
-    mlp_xp.load(folder / "table.csv")
+    mlp_xp.load(folder / "table.csv", label_column=20)
     for settings in (SETTINGS, EXACT):
         run = folder / settings.arithmetic
         epochs = mlp_xp.record(run, settings, data, backend, mlp_xp.train(settings, data, backend))
@@ -99,7 +99,7 @@ def main() -> int:
     files, threads = last.files - first.files, last.threads - first.threads
     per_round = 1024 * (last.mebibytes - first.mebibytes) / max(1, last.rounds - first.rounds)
     print(
-        f"{rounds} rounds: memory {growth:+.1%} ({per_round:+.1f} KiB per round), files {files:+d}, threads {threads:+d}"
+        f"{rounds} rounds: memory {growth:+.1%}, {per_round:+.1f} KiB a round, files {files:+d}, threads {threads:+d}"
     )
     result: dict[str, Any] = {"backends": options.backends, "growth": growth, "rows": [row._asdict() for row in rows]}
     if options.json:
