@@ -39,6 +39,8 @@ def has_checkpoint(folder: Path) -> bool:
 
 def how_to_go_on(folder: Path, when: str = "") -> str:
     """Return what to do about a run, or a folder of replicas, that had to stop; ``when`` says from when on."""
+    if not folder.exists():
+        return f"the folder is gone; if it comes back, go on with: {resume_command(folder)}"
     if has_checkpoint(folder):
         return f"what it has learnt is kept; {when}go on with: {resume_command(folder)}"
     return f"it has no checkpoint yet to go on from; {when}train again, with --overwrite"

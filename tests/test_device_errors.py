@@ -167,6 +167,9 @@ def test_a_disk_that_vanishes_is_told(tmp_path: Path, digits: Split) -> None:
     epochs = record(tmp_path / "run", SETTINGS, digits, numpy, train(SETTINGS, digits, numpy))
     next(epochs)
     shutil.rmtree(tmp_path / "run")
-    with pytest.raises(RunError, match="run: cannot be written: No such file or directory; what it has learnt is kept"):
+    with pytest.raises(
+        RunError,
+        match=r"steps\.csv: cannot be written: No such file or directory; the folder is gone; if it comes back, go on with: mlp-x",
+    ):
         list(epochs)
     assert not (tmp_path / "run").exists()

@@ -127,7 +127,7 @@ def test_what_could_not_be_added_is_taken_back(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(disk, "DISK", failing)
     with pytest.raises(OSError, match="full"):
         append(path, b"another\n", durable=True)
-    assert failing.operations == ["open_end file", "write"]
+    assert failing.operations == ["open_end file", "write", "truncate"]
     assert path.read_bytes() == b"one\n"
 
 
