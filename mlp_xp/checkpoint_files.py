@@ -95,8 +95,6 @@ def read_checkpoint(folder: Path, position: Position, run: str) -> Checkpoint:
         first_loss = float(metadata["first_loss"]) if metadata["first_loss"] else None
         epoch, _, pretrained = position
         return Checkpoint(epoch - 1, metadata["sha256_chain"], tensors, losses, first_loss, pretrained)
-    except OfAnotherRunError:
-        raise
     except ValueError as error:
         raise RunError(f"{path}: not a checkpoint of this run: {error}") from error
     except KeyError as error:

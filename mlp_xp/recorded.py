@@ -346,13 +346,13 @@ def read_steps(folder: Path, n_epochs: int | None = None) -> Steps:
     RunError
         If it is missing, or a line is not a step's record.
     """
-    epochs, numbers, losses = array("i"), array("i"), array("d")  # as small in memory as the shortest lines in the file
     if n_epochs == 0:
         return Steps(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0))
     path, lines = folder / STEPS, _read_lines(folder / STEPS)
     _, header = next(lines, (1, ""))
     if header != STEPS_HEADER:
         raise unusable(f"{path}, line 1", f"{reprlib.repr(header)} is not {STEPS_HEADER!r}")
+    epochs, numbers, losses = array("i"), array("i"), array("d")  # as small in memory as the shortest lines in the file
     for number, line in lines:
         try:
             if len(cells := line.split(",")) != 3:

@@ -265,10 +265,9 @@ class RecordedTraining:
             single = train(settings, data, backend, start=start and start[0], **how)
         else:
             many = train_replicas(settings, data, backend, self.n_replicas, start=start, **how)
-        work = {**self.position._asdict(), **describe_work(backend)}
+        is_over = settings.epochs == self.position.epoch
+        work = None if is_over else {**self.position._asdict(), **describe_work(backend)}
         whole = None if self.n_replicas is None else self.folder
-        if settings.epochs == self.position.epoch:
-            work = {}  # there is none
         for network in self._networks:
             _go_on(network.description, settings.epochs, work, network.past.checkpoint)
         writers = [
@@ -332,11 +331,13 @@ def _replicas(folder: Path, whole: dict[str, Any]) -> list[_Network]:
     return networks
 
 
-def _go_on(description: dict[str, Any], epochs: int, work: dict[str, Any], checkpoint: Checkpoint | None) -> None:
-    """Note in a description that the training goes on."""
+def _go_on(
+    description: dict[str, Any], epochs: int, work: dict[str, Any] | None, checkpoint: Checkpoint | None
+) -> None:
+    """Note in a description that the training goes on; ``work`` is None if nothing is left to do."""
     description["settings"]["epochs"] = epochs
     description["rollbacks"] = [each for each in description["rollbacks"] if _is_behind(each, checkpoint)]
-    if work:
+    if work is not None:
         description["resumed"].append(work)
     del description["resumed"][1:-MOST_RESUMED]
 

@@ -178,11 +178,12 @@ class RunWriter:
 
     def prune(self) -> None:
         """Remove checkpoints that are neither among the newest nor the best."""
-        due = [epoch for epoch in range(len(self.curve)) if self._is_due(epoch)]
-        if due[-1:] != [len(self.curve) - 1]:
+        n_epochs = len(self.curve)
+        if n_epochs == 0 or not self._is_due(n_epochs - 1):
             return
-        kept = set(range(len(self.curve)))
+        kept = set(range(n_epochs))
         if self._newest:
+            due = [epoch for epoch in range(n_epochs) if self._is_due(epoch)]
             best = min(due, key=lambda epoch: (self.curve[epoch]["test_loss"], epoch))
             kept = {*due[-self._newest :], best}
         with self._writing():

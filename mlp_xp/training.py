@@ -271,10 +271,8 @@ class _Course:
         chains = [each.chain for each in self.good]
         with self.trainer.backend.working():
             for pretrained in self.trainer.pretrain(self._may_stop):
-                losses, where = (
-                    _by_network(pretrained.losses),
-                    "pre-training of layer {}, epoch {}, ".format(*pretrained),
-                )
+                losses = _by_network(pretrained.losses)
+                where = f"pre-training of layer {pretrained.stage}, epoch {pretrained.epoch}, "
                 self._check_losses(losses, where, None)
                 checkpoints = self.trainer.checkpoints(-1, chains, pretrained=pretrained)
                 for i, checkpoint in enumerate(checkpoints):

@@ -31,6 +31,7 @@ import safetensors.numpy
 from faults import FaultyDisk
 from mlp_xp import disk
 from mlp_xp.cli import main as mlp_xp
+from mlp_xp.recorded import count_lines
 
 SETTINGS = "--hidden 32 --epochs 60 --momentum 0.9 --dropout 0.1 --batch-size 100 --keep-checkpoints 2"
 COMPARED = ("steps.csv", "weights.safetensors")
@@ -133,12 +134,6 @@ def run_once(arguments: list[str], run: Path, seconds: float | None, at: int | N
     return process.returncode, time.perf_counter() - begin
 
 
-def n_lines(run: Path) -> int:
-    """Return how many epochs are recorded."""
-    path = run / "curve.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
 def try_training(backend: str, arithmetic: str, kills: int, folder: Path, chance: random.Random) -> Trial:
     """Kill trainings until there were enough kills."""
     settings = [*SETTINGS.split(), "--backend", backend, "--arithmetic", arithmetic]
@@ -156,7 +151,7 @@ def try_training(backend: str, arithmetic: str, kills: int, folder: Path, chance
         code, _ = run_once(arguments, run, seconds, at)
         if code != 0:
             counts["kills_at_operations" if at_operation else "kills_at_moments"] += 1
-            counts["between_epochs"] += 0 < n_lines(run) < n_lines(whole)
+            counts["between_epochs"] += 0 < count_lines(run / "curve.jsonl") < count_lines(whole / "curve.jsonl")
             counts["unfinished_files"] += len(set(run.rglob(".*.mlp_xp")) - left)
             counts["unreadable"] += count_unreadable(run)
         else:

@@ -133,9 +133,9 @@ def _first_fault(path: Path, header: bool, reason: str) -> DataError:
             width = width or len(cells)
             if fault := _fault(cells, width):
                 return data_error(f"{path}:{line}", *fault)
-    if not width and _is_open(path):
-        return data_error(path, "a quote is not closed, so the rest of the file is a single cell", "close it")
     if not width:
+        if _is_open(path):
+            return data_error(path, "a quote is not closed, so the rest of the file is a single cell", "close it")
         return _no_rows(path, header)
     return data_error(path, f"NumPy cannot read it ({reason})", "write it as plain comma-separated numbers")
 
