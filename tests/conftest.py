@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import mlp_xp.trainer
 from mlp_xp.backend import Backend, list_backends, open_backend
+from mlp_xp.datasets import Split, load
 from mlp_xp.errors import BackendUnavailable
 
 DEVICES = {"strict": ("cpu", "device1")}  # stands in for a GPU: refuses hidden copies to the host
@@ -94,3 +96,15 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("plot_run", "plot_replicas"):
         monkeypatch.setattr(f"mlp_xp.plots.{name}", lambda *_: None)
     monkeypatch.setattr("mlp_xp.plots.png", lambda _: b"a picture")
+
+
+@pytest.fixture
+def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a training stop within an epoch: of digits, 14 steps of `stopped_runs` are pieces of 5, 5 and 4."""
+    monkeypatch.setattr("mlp_xp.trainer.PIECE", 55 * mlp_xp.trainer.CALLS // 10)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Split:
+    """The 8 x 8 digits of scikit-learn, split as `mlp-xp train` does."""
+    return load("digits").split()

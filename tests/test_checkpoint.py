@@ -13,7 +13,7 @@ from checks import DTYPES, native
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.checkpoint import Checkpoint, device_tensors, host_tensors, map_named, select
-from mlp_xp.datasets import Split, load
+from mlp_xp.datasets import Split
 from mlp_xp.errors import RunError
 from mlp_xp.initializers import initial_parameters
 from mlp_xp.network import Layer, map_parameters
@@ -28,11 +28,6 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "nesterov": {"momentum": 0.9, "nesterov": True},
     "adam": {"optimizer": "adam", "learning_rate": 0.01},
 }
-
-
-@pytest.fixture(scope="module")
-def digits() -> Split:
-    return load("digits").split()
 
 
 def names(tree: Any, root: str) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 import mlp_xp.cli.verify
 from mlp_xp.backend import Backend, open_backend
 from mlp_xp.cli import main
-from mlp_xp.datasets import Dataset, Split, load
+from mlp_xp.datasets import Dataset, Split
 from mlp_xp.lock import FolderLock
 from mlp_xp.runs import record
 from mlp_xp.training import train
@@ -37,11 +37,6 @@ STEPS = 7
 EXACT = ["--arithmetic", "exact", "--hidden", "4", "--batch-size", "10", "--epochs", "2"]
 
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def digits() -> Split:
-    return load("digits").split()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 
 from mlp_xp.backend import Backend, open_backend
 from mlp_xp.comparison import TOLERANCES, Comparison, Difference, Place, SeedSpread, Training, compare
-from mlp_xp.datasets import Dataset, Split, load
+from mlp_xp.datasets import Dataset, Split
 from mlp_xp.errors import SettingsError, TrainingDiverged
 from mlp_xp.randomness import batch_order
 from mlp_xp.settings import Settings
@@ -19,11 +19,6 @@ from mlp_xp.training import train
 
 SETTINGS = Settings(hidden_layer_sizes=(16,), epochs=2, batch_size=100)
 N_STEPS = 300
-
-
-@pytest.fixture(scope="module")
-def digits() -> Split:
-    return load("digits").split()
 
 
 def comparison(dtype: str, change: dict[int, float], reference: np.ndarray | None = None) -> Comparison:

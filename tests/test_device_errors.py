@@ -10,7 +10,7 @@ import pytest
 
 from mlp_xp.backend import DEVICE_CALLS, open_backend
 from mlp_xp.cli import main
-from mlp_xp.datasets import Split, load
+from mlp_xp.datasets import Split
 from mlp_xp.errors import DeviceLost, RunError
 from mlp_xp.recorded import load_model
 from mlp_xp.resuming import resume
@@ -20,11 +20,6 @@ from mlp_xp.training import train
 from mlp_xp_numpy import NumPyBackend
 
 SETTINGS = Settings(hidden_layer_sizes=(4,), batch_size=200, epochs=3)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Split:
-    return load("digits").split()
 
 
 class LibraryError(RuntimeError):

@@ -10,7 +10,7 @@ import pytest
 
 from mlp_xp.backend import Backend
 from mlp_xp.checkpoint import host_tensors
-from mlp_xp.datasets import Dataset, Split, load
+from mlp_xp.datasets import Dataset, Split
 from mlp_xp.divergence import LARGEST_GROWTH, STREAK, WatchedStep, find_divergence
 from mlp_xp.errors import TrainingDiverged
 from mlp_xp.network import Parameters
@@ -20,11 +20,6 @@ from mlp_xp.trainer import Trainer
 from mlp_xp.training import train
 
 SETTINGS = Settings(hidden_layer_sizes=(6, 5), batch_size=100, epochs=3, dtype="float64")
-
-
-@pytest.fixture(scope="module")
-def digits() -> Split:
-    return load("digits").split()
 
 
 def find(losses: list[float], n_steps: int = 100, first_loss: float | None = 2.0) -> tuple[int, str] | None:

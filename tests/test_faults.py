@@ -20,7 +20,7 @@ import mlp_xp.trainer
 from faults import FaultyDisk
 from mlp_xp import disk
 from mlp_xp.backend import Backend
-from mlp_xp.datasets import Split, load
+from mlp_xp.datasets import Split
 from mlp_xp.errors import RunError, TrainingInterrupted
 from mlp_xp.replica_runs import record_replicas
 from mlp_xp.replicas import ReplicatedEpoch, train_replicas
@@ -34,11 +34,6 @@ N = 2
 TIDY = ("remove .lock",)
 """What may fail without a word: what it leaves keeps nobody out."""
 pytestmark = pytest.mark.usefixtures("no_pictures")
-
-
-@pytest.fixture(scope="module")
-def digits() -> Split:
-    return load("digits").split()
 
 
 @pytest.fixture(autouse=True)

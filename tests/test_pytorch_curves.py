@@ -11,17 +11,12 @@ import numpy as np
 import pytest
 
 from mlp_xp.backend import Backend
-from mlp_xp.datasets import Split, load
+from mlp_xp.datasets import Split
 from mlp_xp.settings import Settings
 from mlp_xp.training import train
 
 CURVES = json.loads(Path(__file__).with_name("pytorch_curves.json").read_text(encoding="utf-8"))["curves"]
 TOLERANCE = 1e-12
-
-
-@pytest.fixture(scope="module")
-def digits() -> Split:
-    return load("digits").split()
 
 
 def counts(data: Split) -> Split:

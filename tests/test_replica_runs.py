@@ -16,7 +16,7 @@ import safetensors.numpy
 
 import mlp_xp.run_writer
 from mlp_xp.backend import Backend
-from mlp_xp.datasets import Split, load
+from mlp_xp.datasets import Split
 from mlp_xp.digests import digest_arrays
 from mlp_xp.errors import RunError, SettingsError
 from mlp_xp.recorded import load_model
@@ -30,11 +30,6 @@ from mlp_xp.verification import RecordedRun, verify
 SETTINGS = Settings(hidden_layer_sizes=(8,), momentum=0.5, batch_size=200, epochs=2, seed=3, arithmetic="exact")
 RUN_FILES = {"run.json", "curve.jsonl", "steps.csv", "weights.safetensors", "loss.png"}
 N = 2
-
-
-@pytest.fixture(scope="module")
-def digits() -> Split:
-    return load("digits").split()
 
 
 def names(folder: Path) -> set[str]:

@@ -15,7 +15,7 @@ import mlp_xp.model
 from mlp_xp.array_types import Array
 from mlp_xp.backend import Backend
 from mlp_xp.checkpoint import map_named
-from mlp_xp.datasets import Dataset, Split, load
+from mlp_xp.datasets import Dataset, Split
 from mlp_xp.errors import SettingsError, TrainingDiverged
 from mlp_xp.initializers import initial_replicas
 from mlp_xp.randomness import batch_order
@@ -33,11 +33,6 @@ DROPOUT = replace(SGD, hidden_layer_sizes=(8, 6), dropout=0.3, max_gradient_norm
 TRAININGS = {"sgd": SGD, "adam": ADAM, "dropout": DROPOUT}
 # Rounding errors grow by less than 1,000 in these 22 steps; a wrong formula is off in the first digits.
 ULPS = 1000.0
-
-
-@pytest.fixture(scope="module")
-def digits() -> Split:
-    return load("digits").split()
 
 
 def line(n: int) -> Split:

@@ -18,7 +18,7 @@ import safetensors.numpy
 
 import mlp_xp.run_writer
 from mlp_xp.backend import Backend, open_backend
-from mlp_xp.datasets import Split, load
+from mlp_xp.datasets import Split
 from mlp_xp.errors import RunError, SettingsError
 from mlp_xp.recorded import load_model
 from mlp_xp.runs import record
@@ -29,11 +29,6 @@ from mlp_xp_numpy import NumPyBackend
 SETTINGS = Settings(hidden_layer_sizes=(16,), epochs=3, batch_size=100)
 FILES = {"run.json", "curve.jsonl", "steps.csv", "weights.safetensors", "loss.png"}
 ALL = FILES | {"checkpoints"}
-
-
-@pytest.fixture(scope="module")
-def digits() -> Split:
-    return load("digits").split()
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,6 @@ SETTINGS = Settings(hidden_layer_sizes=(32,), batch_size=100, epochs=3)
 ULPS = 1000.0
 
 
-@pytest.fixture(scope="module")
-def digits() -> Split:
-    return load("digits").split()
-
-
 def toy(n: int = 60, n_classes: int = 2) -> Split:
     """Return a small problem of random rows whose class is decided by the first feature."""
     features = np.random.default_rng(0).normal(size=(n, 5))

@@ -17,7 +17,7 @@ import pytest
 import safetensors.numpy
 
 from mlp_xp.backend import Backend, open_backend
-from mlp_xp.datasets import Dataset, Split, load
+from mlp_xp.datasets import Dataset, Split
 from mlp_xp.digests import ADDED, digest_arrays, first_link
 from mlp_xp.errors import Disagreement, RunError, SettingsError
 from mlp_xp.settings import Settings
@@ -43,11 +43,6 @@ from recorded_runs import (
 LAST = "checkpoints/epoch-0002.safetensors"
 MIDDLE = "checkpoints/epoch-0001.safetensors"
 WEIGHTS = "weights.safetensors"
-
-
-@pytest.fixture(scope="module")
-def digits() -> Split:
-    return load("digits").split()
 
 
 @pytest.fixture(scope="module")
