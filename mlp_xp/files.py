@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import secrets
@@ -129,10 +130,11 @@ def keep_lines(path: Path, n: int) -> None:
     """
     refuse_link(path)
     with open_regular(path) as file:
-        content = file.read()
-    kept = b"".join(line + b"\n" for line in content.split(b"\n", n)[:n])
-    if kept != content:  # also a last line that is whole but for its end
-        write_atomically(path, kept)
+        kept = b"".join(itertools.islice(file, n))  # what comes after may not fit into memory
+        is_longer = bool(file.read(1))
+    is_whole = kept.endswith(b"\n")  # the last line may lack its end alone
+    if is_longer or not is_whole:
+        write_atomically(path, kept if is_whole else kept + b"\n")
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

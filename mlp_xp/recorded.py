@@ -58,6 +58,8 @@ COLUMNS: dict[str, tuple[type, ...]] = {
 """What a line of ``curve.jsonl`` must have, and of which types."""
 DIGEST = re.compile("[0-9a-f]{64}")
 REMEDY = "restore the file from a copy, or train again"
+MEND = "mend that, then try again"
+"""What to do where a permission is lost, a disk does not answer, or too many files are open."""
 MOST_OF_A_DESCRIPTION = 1 << 20
 """Bytes; ours has two thousand. What Python makes of any JSON has up to thirty times as many."""
 MOST_OF_A_HEADER = 1 << 20
@@ -70,7 +72,7 @@ MOST_OF_A_MESSAGE = 500
 
 @contextlib.contextmanager
 def suggesting_resume(folder: Path) -> Iterator[None]:
-    """Add to the errors about a run's files that going on with the run may mend them.
+    """Add to the errors about a run's files that going on with the run may mend them, unless they cannot be read now.
 
     Raises
     ------
@@ -79,6 +81,7 @@ def suggesting_resume(folder: Path) -> Iterator[None]:
     try:
         yield
     except RunError as error:
+        raise_passing(error)
         if not (folder / RUN).exists():
             raise
         raise RunError(f"{error}; if it was interrupted, go on with: {resume_command(folder)}") from error
@@ -172,7 +175,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         raise
     except (OSError, ValueError, RecursionError) as error:
-        raise unusable(path, f"cannot be read: {error}") from error
+        raise unreadable(path, error) from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise unusable(path, f"not a run's description of format {FORMAT}")
     for name in ("settings", "data", "backend"):
@@ -200,7 +203,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str
     except FileNotFoundError:
         raise RunError(f"{path} is missing: no epoch of this run was finished, or it was removed; {REMEDY}") from None
     except (OSError, ValueError) as error:
-        raise unusable(path, f"cannot be read: {error}") from error
+        raise unreadable(path, error) from error
 
 
 @contextlib.contextmanager
@@ -261,13 +264,13 @@ def list_checkpoints(folder: Path) -> list[int]:
         If the folder of checkpoints cannot be read.
     """
     try:
-        paths = list((folder / CHECKPOINTS).iterdir())
+        names = {path.name for path in (folder / CHECKPOINTS).iterdir()}
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise unusable(folder / CHECKPOINTS, f"cannot be read: {error.strerror or error}") from error
-    epochs = {int(number) for path in paths for number in re.findall(r"^epoch-([0-9]+)\.safetensors$", path.name)}
-    return sorted(epoch for epoch in epochs if checkpoint_path(folder, epoch) in paths)
+        raise unreadable(folder / CHECKPOINTS, error) from error
+    epochs = {int(number) for name in names for number in re.findall(r"^epoch-([0-9]+)\.safetensors$", name)}
+    return sorted(epoch for epoch in epochs if checkpoint_path(folder, epoch).name in names)
 
 
 def read_curve(folder: Path, n_epochs: int | None = None) -> list[dict[str, Any]]:
@@ -303,7 +306,7 @@ def _read_row(line: str, place: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:  # whose own text counts lines within this one
         raise unusable(place, f"cannot be read: {error.msg} (column {error.colno})") from error
     except (ValueError, RecursionError) as error:
-        raise unusable(place, f"cannot be read: {error}") from error
+        raise unreadable(place, error) from error
     if not isinstance(row, dict):
         raise unusable(place, "not an epoch's record")
     for name, types in COLUMNS.items():
@@ -379,6 +382,16 @@ def unusable(place: object, problem: str) -> RunError:
     return RunError(f"{place}: {problem}; {REMEDY}")
 
 
+def unreadable(place: object, error: Exception) -> RunError:
+    """Return the error to raise for a file that cannot be read, or a line of it."""
+    problem = f"cannot be read: {(isinstance(error, OSError) and error.strerror) or error}"
+    return RunError(f"{place}: {problem}; {MEND}") if _is_passing(error) else unusable(place, problem)
+
+
+def _is_passing(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno not in (None, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
+
+
 def count_lines(path: Path) -> int:
     """Return how many whole lines a file has; 0 if it is missing.
 
@@ -393,21 +406,18 @@ def count_lines(path: Path) -> int:
     except FileNotFoundError:
         return 0
     except OSError as error:
-        raise unusable(path, f"cannot be read: {error}") from error
+        raise unreadable(path, error) from error
 
 
-def raise_passing(folder: Path, error: RunError) -> None:
-    """Raise the reason for which a file could not be read, if it is not in the file.
+def raise_passing(error: RunError) -> None:
+    """Raise an error again if a file could not be read for a reason that is not in the file.
 
     Raises
     ------
     RunError
     """
-    cause = error.__cause__
-    if isinstance(cause, OSError) and cause.errno not in (None, errno.EISDIR, errno.ELOOP):
-        raise RunError(
-            f"{cause.filename or folder}: cannot be read: {cause.strerror}; mend that, then go on"
-        ) from error
+    if _is_passing(error.__cause__):
+        raise error
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -426,4 +436,4 @@ def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
     except RunError:
         raise
     except (OSError, UnicodeDecodeError) as error:
-        raise unusable(path, f"cannot be read: {error}") from error
+        raise unreadable(path, error) from error

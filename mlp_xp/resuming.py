@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.backend import Backend
-from mlp_xp.checkpoint import BEGINNING, OPTIMIZER, Checkpoint, Position
+from mlp_xp.checkpoint import BEGINNING, OPTIMIZER, Checkpoint
 from mlp_xp.checkpoint_files import OfAnotherRunError, list_positions, place, read_checkpoint
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
@@ -35,6 +35,7 @@ from mlp_xp.recorded import (
     read_source,
     read_steps,
     understanding,
+    unreadable,
     unusable,
 )
 from mlp_xp.replica_runs import ReplicasWriter, describe_replica
@@ -152,6 +153,8 @@ class RecordedTraining:
         self.remarks: list[str] = []
         try:
             is_whole = (self.folder / REPLICAS).exists()
+        except PermissionError as error:
+            raise unreadable(self.folder, error) from error
         except OSError as error:  # of a name that no file can have
             raise RunError(f"{self.folder} cannot be read: {error.strerror}; give a run's folder") from error
         if not is_whole:
@@ -204,16 +207,26 @@ class RecordedTraining:
         positions, of_another = [list_positions(network.folder) for network in self._networks], False
         for position in sorted(set.intersection(*map(set, positions)), reverse=True):
             try:
-                pasts = [_read_past(network, position) for network in self._networks]
+                checkpoints = [
+                    read_checkpoint(network.folder, position, network.description["id"]) for network in self._networks
+                ]
             except OfAnotherRunError:  # which was about to be replaced, when this one had just begun
                 of_another = True
                 continue
             except RunError as error:
-                raise_passing(self.folder, error)  # to go on from an earlier one would remove this one
+                raise_passing(error)  # to go on from an earlier one would remove this one
                 self.remarks.append(str(error))
                 continue
-            for network, past in zip(self._networks, pasts, strict=True):
-                network.past = past
+            # Lines were on the disk before it was: without them nothing goes on, lest whole checkpoints be removed.
+            try:
+                for network, checkpoint in zip(self._networks, checkpoints, strict=True):
+                    network.past = _read_past(network, checkpoint)
+            except RunError as error:
+                raise_passing(error)
+                raise RunError(
+                    f"{error}; the checkpoint {place(self.folder, position).name} is whole: to go on from an earlier "
+                    "one all the same, and lose what came after, remove it"
+                ) from error
             return
         if self.remarks:
             raise RunError(f"no checkpoint of {self.folder} can be used: {self.remarks[0]}")
@@ -362,10 +375,9 @@ def _count_epochs(network: _Network) -> int:
     return n if first == last else 0
 
 
-def _read_past(network: _Network, position: Position) -> Past:
+def _read_past(network: _Network, checkpoint: Checkpoint) -> Past:
     """Return what led to a checkpoint, which must be what it says."""
-    folder = network.folder
-    checkpoint = read_checkpoint(folder, position, network.description["id"])
+    folder, position = network.folder, checkpoint.position
     curve, steps = read_curve(folder, position.epoch), read_steps(folder, position.epoch)
     losses = [steps.of_epoch(epoch) for epoch in range(position.epoch)]
     for epoch, (row, of_steps) in enumerate(zip(curve, losses, strict=True)):
@@ -387,6 +399,6 @@ def _read_beginning(network: _Network, checkpoint: Checkpoint) -> Checkpoint | N
     try:
         found = read_checkpoint(network.folder, there[-1], network.description["id"]) if there else None
     except RunError as error:
-        raise_passing(network.folder, error)
+        raise_passing(error)
         return None
     return found if found is not None and found.chain == checkpoint.chain else None

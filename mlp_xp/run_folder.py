@@ -32,18 +32,38 @@ def resume_command(folder: Path) -> str:
     return f"mlp-xp train --resume {shlex.quote(str(folder))}"
 
 
-def has_checkpoint(folder: Path) -> bool:
-    """Tell whether a run, or one of the replicas, has a checkpoint."""
-    return any(any(folder.glob(f"{each}{CHECKPOINTS}/*.safetensors")) for each in ("", f"{REPLICA}*/"))
-
-
 def how_to_go_on(folder: Path, when: str = "") -> str:
     """Return what to do about a run, or a folder of replicas, that had to stop; ``when`` says from when on."""
-    if not folder.exists():
+    try:
+        is_kept = _has_checkpoint(folder)
+    except FileNotFoundError:
         return f"the folder is gone; if it comes back, go on with: {resume_command(folder)}"
-    if has_checkpoint(folder):
+    except OSError:
+        return f"what it has learnt may be kept; {when or 'once it can be read, '}go on with: {resume_command(folder)}"
+    if is_kept:
         return f"what it has learnt is kept; {when}go on with: {resume_command(folder)}"
     return f"it has no checkpoint yet to go on from; {when}train again, with --overwrite"
+
+
+def may_have_checkpoint(folder: Path) -> bool:
+    """Tell whether a run, or one of the replicas, has a checkpoint, or cannot be looked into."""
+    try:
+        return _has_checkpoint(folder)
+    except OSError:
+        return True
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    # Not by `Path.glob`, which finds nothing where it may not look.
+    runs = [folder, *(path for path in folder.iterdir() if path.name.startswith(REPLICA))]
+    return any(_holds_tensors(run / CHECKPOINTS) for run in runs)
+
+
+def _holds_tensors(folder: Path) -> bool:
+    try:
+        return any(path.suffix == ".safetensors" for path in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def checkpoint_path(folder: Path, epoch: int) -> Path:

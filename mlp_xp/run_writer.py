@@ -100,6 +100,8 @@ class RunWriter:
         self._every: int = description["checkpoints"]["every"]
         self._newest: int = description["checkpoints"]["newest"]
         self._has_begun = past is not None
+        start = None if past is None else past.checkpoint
+        self._has_interrupted = start is not None and not start.position.is_between_epochs
         with self._writing():
             if past is None:
                 begin_folder(folder, RUN, description)
@@ -186,8 +188,11 @@ class RunWriter:
             due = [epoch for epoch in range(n_epochs) if self._is_due(epoch)]
             best = min(due, key=lambda epoch: (self.curve[epoch]["test_loss"], epoch))
             kept = {*due[-self._newest :], best}
+        elif not self._has_interrupted:
+            return  # all stay, and to look for others would take the longer the more there are
         with self._writing():
             remove_all_but(self.folder, _ends(kept))
+        self._has_interrupted = False
 
     def end(self) -> None:
         """Leave the checkpoints that a training leaves that never stopped."""
@@ -314,7 +319,7 @@ def _id(read: Callable[[Path], dict[str, Any]], folder: Path) -> object:
     try:
         return read(folder).get("id")
     except RunError as error:
-        raise_passing(folder, error)
+        raise_passing(error)
         return None
 
 

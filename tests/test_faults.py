@@ -133,7 +133,7 @@ def check_message(message: str, folder: Path, error: str) -> None:
     )
     kept = f"what it has learnt is kept; when that is mended, go on with: mlp-xp train --resume {folder}"
     remedies = [
-        *("choose another --out", "restore the file from a copy, or train again", "mend that, then go on"),
+        *("choose another --out", "restore the file from a copy, or train again", "mend that, then try again"),
         *(
             "it must be writable to go on",
             "it has no checkpoint yet to go on from; when that is mended, train again, .*",

@@ -74,7 +74,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_removed(
 
     with monkeypatch.context() as patch:
         patch.setattr(mlp_xp.tensor_files, "open_regular", failing)
-        text = rf"epoch-0003\.safetensors: cannot be read: {os.strerror(error)}; mend that, then go on"
+        text = rf"epoch-0003\.safetensors: cannot be read: {os.strerror(error)}; mend that, then try again"
         with pytest.raises(RunError, match=text):
             resume(run, numpy_backend, digits)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -164,12 +164,22 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         edit_json(lambda d: d["data"].update(sha256_test="0")),
         "the data are not those .*: sha256_test is ",
     ),
-    "a line of the curve lost": (drop_line("curve.jsonl", 0), "no checkpoint of .*: .*curve.jsonl, line 3: "),
+    "a line of the curve lost": (
+        drop_line("curve.jsonl", 0),
+        "curve.jsonl, line 3: .*; restore the file from a copy, or",
+    ),
     "a curve that leads elsewhere": (
         replace_chains,
-        "no checkpoint of .* can be used: .*curve.jsonl: it does not lead to the checkpoint epoch-0002.safetensors",
+        "curve.jsonl: it does not lead to the checkpoint epoch-0002.safetensors; restore",
     ),
-    "a step lost": (drop_line("steps.csv", 3), "no checkpoint .*steps.csv: the losses of epoch 0 are not those of cur"),
+    "a step lost": (
+        drop_line("steps.csv", 3),
+        "steps.csv: the losses of epoch 0 are not those of curve.jsonl; restore .* is whole: to go on from an earlier",
+    ),
+    "a step lost after an earlier checkpoint": (
+        drop_line("steps.csv", 20),
+        "steps.csv: the losses of epoch 1 .*; the checkpoint epoch-0002.safetensors is whole: ",
+    ),
     "one of replicas": (
         edit_json(lambda d: d.update(replicas=2)),
         "is one of 2 replicas, .*; go on with all of them: mlp-xp train --re",

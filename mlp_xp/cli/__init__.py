@@ -72,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         drop_output()
         return 141
     except OSError as error:  # every file has its own message; what is left is standard output, on a full disk
-        print(f"mlp-xp: error: the output cannot be written: {error.strerror or error}", file=sys.stderr)
+        what = "the output cannot be written" if error.filename is None else error.filename
+        print(f"mlp-xp: error: {what}: {error.strerror or error}", file=sys.stderr)
         drop_output()
         return 2
     return result

@@ -27,7 +27,7 @@ from mlp_xp.errors import MLPXPError, RunError, SettingsError, TrainingDiverged,
 from mlp_xp.replica_runs import record_replicas
 from mlp_xp.replicas import ReplicatedEpoch, train_replicas
 from mlp_xp.resuming import RecordedTraining
-from mlp_xp.run_folder import has_checkpoint, how_to_go_on, resume_command
+from mlp_xp.run_folder import how_to_go_on, may_have_checkpoint, resume_command
 from mlp_xp.runs import NEWEST, record
 from mlp_xp.stopping import Stop, stopping
 from mlp_xp.training import ON_DIVERGENCE, Epoch, train
@@ -128,7 +128,8 @@ def _train(work: _Work, stop: Stop) -> int:
         raise  # says it
     except TrainingDiverged as error:
         if error.can_roll_back and work.folder is not None:
-            how = resume_command(work.folder) if has_checkpoint(work.folder) else "train again, with --overwrite and"
+            may_go_on = may_have_checkpoint(work.folder)
+            how = resume_command(work.folder) if may_go_on else "train again, with --overwrite and"
             note(f"to go on with half the learning rate: {how} --on-divergence rollback")
         raise
     except (MLPXPError, MemoryError):
