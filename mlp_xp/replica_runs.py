@@ -25,7 +25,7 @@ from mlp_xp.errors import RunError
 from mlp_xp.files import append, remove_leftovers, write_atomically, writing
 from mlp_xp.replicas import ReplicatedEpoch, settings_of_replicas, spread_of_rows
 from mlp_xp.run_folder import CURVE, MOST_SEEDS, PICTURE, REPLICA, REPLICAS
-from mlp_xp.run_writer import RunWriter, begin_folder, line_bytes, recorded, remedy, title
+from mlp_xp.run_writer import RunWriter, begin, begin_folder, line_bytes, recorded, remedy, title
 from mlp_xp.runs import check_free, describe_run, take_folder
 from mlp_xp.settings import Settings
 
@@ -58,7 +58,7 @@ def record_replicas(
     if n > MOST_SEEDS:
         raise RunError(f"{folder} cannot hold {n:,} seeds, but {MOST_SEEDS:,}; train fewer at once")
     each = settings_of_replicas(settings, n)
-    description = describe_run(settings, data, backend, source, checkpoint_every, keep_checkpoints)
+    description = describe_run(settings, data, backend, epochs, source, checkpoint_every, keep_checkpoints)
     for one in each:
         check_free(folder / f"{REPLICA}{one.seed}", overwrite, whole=folder)
     lock = take_folder(folder, overwrite)
@@ -70,6 +70,7 @@ def record_replicas(
         writers = [
             RunWriter(folder / f"{REPLICA}{one.seed}", describe_replica(description, one), whole=folder) for one in each
         ]
+        begin(writers, epochs)
     except BaseException:
         lock.release()
         raise

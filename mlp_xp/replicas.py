@@ -5,7 +5,7 @@ It answers whether a difference, between libraries or between settings, is large
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 from mlp_xp.backend import Backend
 from mlp_xp.checkpoint import Checkpoint
 from mlp_xp.datasets.dataset import Split
+from mlp_xp.epochs import Epochs
 from mlp_xp.errors import SettingsError
 from mlp_xp.pretraining import Pretrained
 from mlp_xp.settings import Settings
@@ -137,7 +138,7 @@ def train_replicas(
     on_pretrained: Callable[[Pretrained], None] | None = None,
     stop: Callable[[], bool] = never,
     on_divergence: str = "stop",
-) -> Iterator[ReplicatedEpoch]:
+) -> Epochs[ReplicatedEpoch]:
     """Train n networks in one batched computation, epoch by epoch.
 
     Replica r is the training that `mlp_xp.training.train` makes of the settings with the seed ``settings.seed + r``:
@@ -184,4 +185,4 @@ def train_replicas(
         stop=stop,
         on_divergence=on_divergence,
     )
-    return map(ReplicatedEpoch, each)
+    return each.map(ReplicatedEpoch)

@@ -44,7 +44,7 @@ from mlp_xp.run_folder import CHECKPOINTS, CURVE, PICTURE, REPLICA, REPLICAS, RU
 from mlp_xp.run_writer import Past, RunWriter, json_bytes, recorded, remedy
 from mlp_xp.runs import Alone, describe_data, describe_work
 from mlp_xp.settings import Settings
-from mlp_xp.training import NUMBERS, Epoch, never, train
+from mlp_xp.training import NUMBERS, ON_DIVERGENCE, Epoch, check_is_split, never, train
 
 MOST_RESUMED = 1000
 """Times that ``run.json`` tells of, the first besides; it would grow beyond what is read of it."""
@@ -58,7 +58,7 @@ def resume(
     epochs: int | None = None,
     on_pretrained: Callable[[Pretrained], None] | None = None,
     stop: Callable[[], bool] = never,
-    on_divergence: str = "stop",
+    on_divergence: str | None = None,
 ) -> Iterator[Epoch | ReplicatedEpoch]:
     """Go on with a recorded training from its last checkpoint, and hand on the epochs that are still missing.
 
@@ -74,8 +74,10 @@ def resume(
         By default loaded from where they were.
     epochs : int, optional
         Of the whole training; by default as many as its settings say.
-    on_pretrained, stop, on_divergence
+    on_pretrained, stop
         As of `mlp_xp.training.train`.
+    on_divergence : str, optional
+        As there; by default what the run says.
 
     Returns
     -------
@@ -135,6 +137,8 @@ class RecordedTraining:
         Where the data came from.
     backend, device : str
         Those that trained last.
+    on_divergence : str
+        What to do if it diverges.
     n_replicas : int or None
         None for one network alone.
     position : Position
@@ -195,6 +199,7 @@ class RecordedTraining:
             self.source = read_source(first)
             work = (first["resumed"] or [first])[-1]["backend"]
             self.backend, self.device = str(work["name"]), str(work["device"])
+            self.on_divergence = str(first.get("on_divergence", "stop"))
             for network in self._networks:
                 _check_description(network.description)
         self.settings = self._networks[0].settings
@@ -227,10 +232,17 @@ class RecordedTraining:
                     f"{error}; the checkpoint {place(self.folder, position).name} is whole: to go on from an earlier "
                     "one all the same, and lose what came after, remove it"
                 ) from error
+            if position == BEGINNING:
+                self._refuse_to_lose()
             return
         if self.remarks:
             raise RunError(f"no checkpoint of {self.folder} can be used: {self.remarks[0]}")
-        for network in (each for each in self._networks if each.is_begun and not of_another):
+        if not of_another:
+            self._refuse_to_lose()
+
+    def _refuse_to_lose(self) -> None:
+        """Refuse to begin anew where epochs are recorded that were not to be without a checkpoint."""
+        for network in (each for each in self._networks if each.is_begun):
             n, every = _count_epochs(network), network.description["checkpoints"]["every"]
             is_finished = n >= network.settings.epochs and (self.folder / PICTURE).exists()
             # A first checkpoint may have been about to be written; else there was one, or none was wanted.
@@ -265,12 +277,13 @@ class RecordedTraining:
         epochs: int | None = None,
         on_pretrained: Callable[[Pretrained], None] | None = None,
         stop: Callable[[], bool] = never,
-        on_divergence: str = "stop",
+        on_divergence: str | None = None,
     ) -> Iterator[Epoch | ReplicatedEpoch]:
         """Go on as `resume` does; the lock is then the iterator's."""
         self._check(data)
         settings = self.settings_for(epochs)
         checkpoints = [network.past.checkpoint for network in self._networks if network.past.checkpoint is not None]
+        on_divergence = on_divergence or self.on_divergence
         how: dict[str, Any] = {"on_pretrained": on_pretrained, "stop": stop, "on_divergence": on_divergence}
         start = checkpoints or None
         # Before anything is written: the checkpoints may not fit the network.
@@ -282,13 +295,13 @@ class RecordedTraining:
         work = None if is_over else {**self.position._asdict(), **describe_work(backend)}
         whole = None if self.n_replicas is None else self.folder
         for network in self._networks:
-            _go_on(network.description, settings.epochs, work, network.past.checkpoint)
+            _go_on(network.description, settings.epochs, on_divergence, work, network.past.checkpoint)
         writers = [
             RunWriter(network.folder, network.description, network.past, whole=whole) for network in self._networks
         ]
         if self._whole is None:
             return recorded(self._lock, writers, Alone(writers[0]), single)
-        _go_on(self._whole, settings.epochs, work, self._networks[0].past.checkpoint)
+        _go_on(self._whole, settings.epochs, on_divergence, work, self._networks[0].past.checkpoint)
         with writing(self.folder, remedy=partial(remedy, self.folder)):
             write_atomically(self.folder / REPLICAS, json_bytes(self._whole))
         replicas = ReplicasWriter(self.folder, self._whole, writers)
@@ -297,6 +310,7 @@ class RecordedTraining:
 
     def _check(self, data: Split) -> None:
         """See that data and settings are those that the run has."""
+        check_is_split(data)
         about_data = describe_data(data)
         for network in self._networks:
             path, recorded_data = network.folder / RUN, network.description["data"]
@@ -322,6 +336,8 @@ def _check_description(description: dict[str, Any]) -> None:
     for name, kind in kinds.items():
         if not isinstance(found := description[name], kind):
             raise TypeError(f"{name!r} is {reprlib.repr(found)}")
+    if (found := description.get("on_divergence", "stop")) not in ON_DIVERGENCE:
+        raise TypeError(f"'on_divergence' is {reprlib.repr(found)}")
     for name in ("every", "newest"):
         if type(found := description["checkpoints"][name]) is not int or found < 0:
             raise TypeError(f"{name!r} of 'checkpoints' is {reprlib.repr(found)}")
@@ -345,10 +361,14 @@ def _replicas(folder: Path, whole: dict[str, Any]) -> list[_Network]:
 
 
 def _go_on(
-    description: dict[str, Any], epochs: int, work: dict[str, Any] | None, checkpoint: Checkpoint | None
+    description: dict[str, Any],
+    epochs: int,
+    on_divergence: str,
+    work: dict[str, Any] | None,
+    checkpoint: Checkpoint | None,
 ) -> None:
     """Note in a description that the training goes on; ``work`` is None if nothing is left to do."""
-    description["settings"]["epochs"] = epochs
+    description["settings"]["epochs"], description["on_divergence"] = epochs, on_divergence
     description["rollbacks"] = [each for each in description["rollbacks"] if _is_behind(each, checkpoint)]
     if work is not None:
         description["resumed"].append(work)

@@ -20,6 +20,7 @@ from mlp_xp import disk
 from mlp_xp.checkpoint import BEGINNING, LAYERS, Checkpoint, Position, select
 from mlp_xp.checkpoint_files import list_positions, place, remove_all_but, write_checkpoint
 from mlp_xp.divergence import Rollback
+from mlp_xp.epochs import Epochs
 from mlp_xp.errors import RunError, TrainingInterrupted
 from mlp_xp.files import (
     append,
@@ -128,6 +129,14 @@ class RunWriter:
         keep_lines(folder / STEPS, 1 + sum(map(len, self.losses)))
         if checkpoint is not None and (end := checkpoint.beginning if checkpoint.position.step else checkpoint):
             write_atomically(folder / WEIGHTS, tensor_bytes(select(end.tensors, LAYERS)))
+
+    def begin(self, checkpoint: Checkpoint) -> None:
+        """Write where a training begins that does not begin where its settings say."""
+        with self._writing():
+            for each in (checkpoint.beginning, checkpoint):
+                if each is not None:
+                    self._write_checkpoint(each)
+        self._has_interrupted = True
 
     def write(self, epoch: Epoch) -> None:
         """Add an epoch."""
@@ -239,6 +248,19 @@ class Whole(Protocol):
 
 
 AnyEpoch = TypeVar("AnyEpoch", Epoch, ReplicatedEpoch)
+
+
+def begin(writers: Sequence[RunWriter], epochs: Iterable[object]) -> None:
+    """Write where every network begins, if a training does not begin where its settings say.
+
+    Raises
+    ------
+    RunError
+        If it cannot be written.
+    """
+    if isinstance(epochs, Epochs) and epochs.start is not None:
+        for writer, checkpoint in zip(writers, epochs.start, strict=True):
+            writer.begin(checkpoint)
 
 
 def recorded(

@@ -17,11 +17,12 @@ from mlp_xp.backend import Backend
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
 from mlp_xp.digests import first_link
+from mlp_xp.epochs import Epochs
 from mlp_xp.errors import RunError, SettingsError
 from mlp_xp.files import make_folder, writing
 from mlp_xp.lock import FolderLock
 from mlp_xp.run_folder import CHECKPOINTS, FILES, FORMAT, REPLICA, REPLICAS, RUN, resume_command
-from mlp_xp.run_writer import RunWriter, recorded
+from mlp_xp.run_writer import RunWriter, begin, recorded
 from mlp_xp.settings import Settings
 from mlp_xp.training import Epoch
 
@@ -68,7 +69,8 @@ def record(
     settings, data, backend
         What `mlp_xp.training.train` was given.
     epochs : iterable of Epoch
-        What it returned.
+        What it returned, itself: others do not tell of given parameters, without which nothing could go on before the
+        first checkpoint, nor of what is to be done if the training diverges.
     source : DataSource, optional
         What ``data`` were loaded from, so that they can be loaded again; None for arrays of one's own.
     checkpoint_every : int
@@ -86,13 +88,14 @@ def record(
     RunError
         If the folder holds a run already, another process is at work in it, or it cannot be written.
     SettingsError
-        If ``checkpoint_every`` or ``keep_checkpoints`` is negative.
+        If ``checkpoint_every`` or ``keep_checkpoints`` is negative, or the first epoch is another than epoch 0.
     """
     folder = Path(folder)
-    description = describe_run(settings, data, backend, source, checkpoint_every, keep_checkpoints)
+    description = describe_run(settings, data, backend, epochs, source, checkpoint_every, keep_checkpoints)
     lock = take_folder(folder, overwrite)
     try:
         writer = RunWriter(folder, description)
+        begin([writer], epochs)
     except BaseException:
         lock.release()
         raise
@@ -164,6 +167,7 @@ def describe_run(
     settings: Settings,
     data: Split,
     backend: Backend,
+    epochs: Iterable[object],
     source: DataSource | None,
     checkpoint_every: int,
     keep_checkpoints: int | None,
@@ -174,6 +178,11 @@ def describe_run(
     for name, value in (("checkpoint_every", checkpoint_every), ("keep_checkpoints", keep_checkpoints)):
         if value < 0:
             raise SettingsError(f"{name} = {value!r}: must be a whole number ≥ 0")
+    start = epochs.start if isinstance(epochs, Epochs) else None
+    if start is not None and (epoch := start[0].position.epoch) > 0:
+        raise SettingsError(
+            f"epochs begin with epoch {epoch}, but a run with epoch 0; go on with a recorded one by mlp_xp.resume"
+        )
     about_data = describe_data(data)
     return {
         "format": FORMAT,
@@ -187,6 +196,7 @@ def describe_run(
         },
         "checkpoints": {"every": checkpoint_every, "newest": keep_checkpoints},
         "sha256_start": first_link(settings, about_data["sha256_train"], about_data["sha256_test"]),
+        "on_divergence": epochs.on_divergence if isinstance(epochs, Epochs) else "stop",
         "rollbacks": [],
         "resumed": [],
     }

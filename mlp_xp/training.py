@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.files import data_error
 from mlp_xp.digests import Digests, first_link, link
 from mlp_xp.divergence import LARGEST, LARGEST_GROWTH, STREAK, Rollback, diagnose, find_divergence
+from mlp_xp.epochs import Epochs
 from mlp_xp.errors import RunError, SettingsError, TrainingDiverged, TrainingInterrupted
 from mlp_xp.loop import Piece
 from mlp_xp.model import Model, mean
@@ -112,7 +114,7 @@ def train(
     on_divergence: str = "stop",
     learning_rates: LearningRates = NO_RATES,
     largest_growth: float = LARGEST_GROWTH,
-) -> Iterator[Epoch]:
+) -> Epochs[Epoch]:
     """Train a network, epoch by epoch.
 
     Parameters
@@ -175,7 +177,7 @@ def train(
         learning_rates=learning_rates,
         largest_growth=largest_growth,
     )
-    return (epoch for (epoch,) in each)
+    return each.map(operator.itemgetter(0))
 
 
 def train_each(
@@ -191,14 +193,13 @@ def train_each(
     on_divergence: str = "stop",
     learning_rates: LearningRates = NO_RATES,
     largest_growth: float = LARGEST_GROWTH,
-) -> Iterator[tuple[Epoch, ...]]:
+) -> Epochs[tuple[Epoch, ...]]:
     """Train as `train` does, or ``replicas`` networks at once, as `Trainer` does; yield one record of each per epoch.
 
     A record's seconds are those from the epoch's beginning, for all networks together, until it was made. ``start``
     has a checkpoint of each, all of one moment; if one network diverges, all do.
     """
-    if not isinstance(data, Split):
-        raise SettingsError(f"data is a {type(data).__name__}: give what its split() returns")
+    check_is_split(data)
     if not isinstance(backend, Backend):
         raise SettingsError(f"backend is a {type(backend).__name__}: give what mlp_xp.open_backend returns")
     if on_divergence not in ON_DIVERGENCE:
@@ -208,6 +209,7 @@ def train_each(
         trainer = Trainer(settings, data.train, backend, initial, replicas)
         check_targets(settings, data.test, "test")
         test_rows = open_rows(data.test, backend, settings.dtype, trainer.arithmetic.for_inference())
+        is_given = initial is not None or start is not None
         if start is None:
             digests = data.train.digest(), data.test.digest()
             chains = [first_link(replace(settings, seed=seed), *digests) for seed in trainer.seeds]
@@ -215,7 +217,8 @@ def train_each(
         else:
             trainer.restore(start)
     course = _Course(trainer, test_rows, tuple(start), stop, dict(learning_rates), largest_growth)
-    return course.run(on_pretrained, rolls_back=on_divergence == "rollback")
+    records = course.run(on_pretrained, rolls_back=on_divergence == "rollback")
+    return Epochs(records, course.good if is_given else None, on_divergence)
 
 
 @dataclass
@@ -407,6 +410,17 @@ class _Course:
             "a regression) to magnitudes near 1 (--scale)"
         )
         return TrainingDiverged("; ".join(parts))
+
+
+def check_is_split(data: object) -> None:
+    """Refuse data that were not split.
+
+    Raises
+    ------
+    SettingsError
+    """
+    if not isinstance(data, Split):
+        raise SettingsError(f"data is a {type(data).__name__}: give what its split() returns")
 
 
 def _check_kind(data: Split) -> None:

@@ -154,6 +154,11 @@ def test_a_rollback_is_a_remark(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (remark,) = [line for line in output.err.splitlines() if "explodes" in line]
     assert remark.startswith("mlp-xp: epoch 1, step 0: the loss explodes: ")
     assert remark.endswith("; began epoch 1 again with the learning rate 0.13")
+    shorten(tmp_path, 1)
+    assert main(["train", "--resume", str(tmp_path)]) == 0, "what was chosen last is what the run says"
+    assert remark in capsys.readouterr().err
+    shorten(tmp_path, 1)
+    assert main(["train", "--resume", str(tmp_path), "--on-divergence", "stop"]) == 2
 
 
 COMMAND = [

@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from mlp_xp.datasets.source import DataSource
 from mlp_xp.errors import RunError, SettingsError, TrainingInterrupted
 from mlp_xp.initializers import initial_parameters
 from mlp_xp.pretraining import Pretrained
+from mlp_xp.replicas import train_replicas
 from mlp_xp.resuming import RecordedTraining, resume
 from mlp_xp.training import train
 from mlp_xp.verification import RecordedRun, verify
@@ -99,6 +101,43 @@ def test_a_pretraining_of_given_parameters_goes_on(numpy_backend: Backend, digit
             list(train(settings, digits, numpy_backend, initial=initial, stop=After(after)))
         *_, again = train(settings, digits, numpy_backend, start=caught.value.checkpoints[0])
         assert again.digests == last.digests
+
+
+@pytest.mark.parametrize("every", [0, 1, 3])
+@pytest.mark.parametrize("pretrain", ["none", "layerwise"])
+def test_given_parameters_are_not_forgotten(
+    pretrain: str, every: int, tmp_path: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    """Stopped before the first step, killed in the first epoch, and before the first checkpoint."""
+    settings = replace(SETTINGS["exact"], pretrain=pretrain)
+    how: dict[str, Any] = {
+        "initial": initial_parameters((64, 8, 8, 10), "he", 7, batch_norm=True),
+        "checkpoint_every": every,
+    }
+    list(start(tmp_path / "whole", settings, digits, numpy_backend, None, **how))
+    stop_early(tmp_path / "stopped", settings, digits, numpy_backend, 0, **how)
+    killed = start(tmp_path / "killed", settings, digits, numpy_backend, None, **how)
+    killed.close()  # type: ignore[attr-defined]
+    late = start(tmp_path / "late", settings, digits, numpy_backend, None, **how)
+    next(late)
+    late.close()  # type: ignore[attr-defined]
+    if every == 0:
+        with pytest.raises(RunError, match="has 1 epochs, but no checkpoint to go on from"):
+            resume(tmp_path / "late", numpy_backend, digits)
+    for run in ("stopped", "killed", "late")[: 2 if every == 0 else 3]:
+        list(resume(tmp_path / run, numpy_backend, digits))
+        assert contents(tmp_path / run) == contents(tmp_path / "whole"), run
+
+
+def test_a_run_begins_with_epoch_0(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
+    first, *_ = train(NATIVE, digits, numpy_backend)
+    with pytest.raises(SettingsError, match=r"epochs begin with epoch 1, but a run with epoch 0; .*mlp_xp\.resume"):
+        start(tmp_path / "run", NATIVE, digits, numpy_backend, None, start=first.checkpoint())
+    assert not (tmp_path / "run").exists()
+    many, *_ = train_replicas(NATIVE, digits, numpy_backend, N)
+    with pytest.raises(SettingsError, match="epochs begin with epoch 1"):
+        start(tmp_path / "run", NATIVE, digits, numpy_backend, N, start=[one.checkpoint() for one in many.replicas])
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_pretraining_goes_on_again_and_again(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:

@@ -125,6 +125,12 @@ def test_what_is_no_backend_is_said(digits: Split) -> None:
         train(NATIVE, digits, "numpy")  # type: ignore[arg-type]
 
 
+def test_data_that_were_not_split_are_said(stopped: Path, numpy_backend: Backend, digits: Split) -> None:
+    with pytest.raises(SettingsError, match=r"data is a Dataset: give what its split\(\) returns"):
+        resume(stopped, numpy_backend, digits.train)  # type: ignore[arg-type]
+    assert [epoch.epoch for epoch in resume(stopped, numpy_backend, digits)] == [3]
+
+
 def damage_all(run: Path) -> None:
     for path in (run / "checkpoints").glob("epoch-*"):
         damage(path)

@@ -59,7 +59,7 @@ def test_a_training_that_stops_before_or_after_a_rollback_goes_on(
     for after in range(1, 8):
         folder = tmp_path / str(after)
         stop_early(folder, settings, digits, numpy_backend, after, checkpoint_every=every, **how)
-        list(resume(folder, numpy_backend, digits, on_divergence="rollback"))
+        list(resume(folder, numpy_backend, digits))  # as the run says
         assert contents(folder)["run.json"] == contents(tmp_path / "whole")["run.json"]
         assert contents(folder) == contents(tmp_path / "whole")
 
@@ -110,6 +110,17 @@ def test_a_stop_at_the_same_step_of_another_try_is_saved_anew(
     assert rollback["epoch"] == 1
     list(resume(run, numpy_backend, digits))  # with the smaller learning rate, without being told again
     assert contents(run) == contents(tmp_path / "whole")
+
+
+def test_another_choice_is_recorded_in_its_turn(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
+    how: dict[str, Any] = {"on_divergence": "rollback"}
+    list(start(tmp_path / "whole", GROWING, digits, numpy_backend, None, **how))
+    stop_early(tmp_path / "run", GROWING, digits, numpy_backend, 1, **how)
+    for _ in range(2):
+        with pytest.raises(TrainingDiverged, match="epoch 1, step 0: the loss explodes"):
+            list(resume(tmp_path / "run", numpy_backend, digits, on_divergence="stop" if _ == 0 else None))
+    list(resume(tmp_path / "run", numpy_backend, digits, **how))
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
 
 
 def test_rolling_back_has_an_end(numpy_backend: Backend, digits: Split) -> None:

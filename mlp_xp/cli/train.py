@@ -207,6 +207,8 @@ def _go_on(options: argparse.Namespace, stop: Stop) -> _Work:
             where = "is finished" if epoch >= n_epochs else f"goes on with epoch {epoch}, step {step}"
         note(f"{options.resume} {where}")
         how = _how(options, n_pretraining, stop, pretrained)
+        if "on_divergence" not in options.given:
+            how["on_divergence"] = None  # as the run says
         epochs = recorded.resume(data, backend, epochs=options.epochs, **how)
     except BaseException:
         recorded.release()
