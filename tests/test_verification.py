@@ -700,7 +700,7 @@ def test_a_folder_of_checkpoints_that_is_closed(run: Path, monkeypatch: pytest.M
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "iterdir", closed)
-    with pytest.raises(RunError, match="checkpoints: cannot be read: Permission denied; restore the file from a copy"):
+    with pytest.raises(RunError, match="checkpoints: cannot be read: Permission denied; mend that, then try again"):
         RecordedRun(run)
 
 
