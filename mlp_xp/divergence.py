@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from mlp_xp.arithmetic import make_arithmetic
 from mlp_xp.array_types import Array, PyTree
+from mlp_xp.backend import Backend
 from mlp_xp.batches import DeviceData
+from mlp_xp.datasets.dataset import Dataset
 from mlp_xp.loop import Loop, Piece
+from mlp_xp.losses import LOSSES, encode_targets
 from mlp_xp.network import Parameters, forward
-from mlp_xp.objective import operands
+from mlp_xp.objective import Objective, operands
 from mlp_xp.step import TrainingStep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LARGEST_GROWTH = 1000.0
-"""Of the loss over that of the very first step, which knows nothing: beyond, it explodes."""
+"""Of the loss over what it is before anything is learnt: beyond, it explodes."""
 STREAK = 10
 """Steps one after another whose mean loss must be so large: one alone may have met a strange batch."""
 LARGEST = 2.0**900
@@ -28,6 +32,8 @@ STEEP = 10.0
 """What makes a growth within a few steps, or a gradient beside those before it, remarkable."""
 LARGE = 100.0
 """Of a feature, as the network gets it."""
+ROWS = 1 << 16
+"""Whose loss is computed at once before anything is learnt."""
 
 
 class Rollback(NamedTuple):
@@ -51,8 +57,27 @@ class Rollback(NamedTuple):
         return f"{what}; began epoch {self.epoch} again with the learning rate {self.learning_rate:g}"
 
 
+def untrained_loss(objective: Objective, data: Dataset, backend: Backend, dtype: str) -> float:
+    """Return the mean loss of all rows where a network's outputs are 0.
+
+    That of the first batch may be anything: of a batch without the few rows that are hard to predict, next to nothing.
+    """
+    targets, weights = data.targets, np.ones(data.n_samples)
+    if data.n_classes is not None:
+        targets, counts = np.unique(targets, return_counts=True)
+        weights = counts.astype(np.float64)
+    arithmetic, n_outputs = make_arithmetic("native", backend, dtype), objective.network.layer_sizes[-1]
+    dtype = dtype if data.n_classes is None else "int32"
+    total = 0.0
+    for first in range(0, len(targets), ROWS):
+        encoded = encode_targets(backend.asarray(targets[first : first + ROWS], dtype), n_outputs, arithmetic)
+        _, losses = LOSSES[objective.loss](arithmetic.xp.zeros_like(encoded), arithmetic)
+        total += float(np.asarray(backend.to_host(losses(encoded)), np.float64) @ weights[first : first + ROWS])
+    return total / float(np.sum(weights))
+
+
 def find_divergence(
-    losses: NDArray[np.float64], first_losses: Sequence[float | None], largest_growth: float, n_steps: int
+    losses: NDArray[np.float64], usual_losses: Sequence[float | None], largest_growth: float, n_steps: int
 ) -> tuple[int, int, str] | None:
     """Return the network, the step and what is wrong with its loss; None if nothing is.
 
@@ -60,8 +85,8 @@ def find_divergence(
     ----------
     losses : ndarray of shape (n_networks, n_steps)
         Of an epoch's steps so far.
-    first_losses : sequence of float or None
-        Of each network's very first step.
+    usual_losses : sequence of float or None
+        Of each network before it has learnt anything.
     largest_growth : float
         As `LARGEST_GROWTH`; infinity for any.
     n_steps : int
@@ -70,13 +95,14 @@ def find_divergence(
     streak = min(STREAK, n_steps)
     for i, step in np.argwhere(~np.isfinite(losses))[:1].tolist():
         return i, step, f"the loss is {losses[i, step]}"
-    for i, first_loss in enumerate(first_losses):
-        limit = largest_growth * (first_loss or np.inf)
+    for i, usual_loss in enumerate(usual_losses):
+        limit = largest_growth * (usual_loss or np.inf)
         windows = sliding_window_view(losses[i], streak) if losses.shape[1] >= streak else np.empty((0, streak))
         for start in np.flatnonzero(windows.mean(axis=1) > limit)[:1].tolist():
             step = start + int(np.argmax(windows[start] > limit))
             growth = losses[i, step] / limit * largest_growth
-            return i, step, f"the loss explodes: {losses[i, step]:.3g} is {growth:.3g} times the first one"
+            what = f"{losses[i, step]:.3g} is {growth:.3g} times that of an untrained network"
+            return i, step, f"the loss explodes: {what}"
     return None
 
 

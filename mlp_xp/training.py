@@ -17,7 +17,7 @@ from mlp_xp.checkpoint import Checkpoint, host_tensors
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.files import data_error
 from mlp_xp.digests import Digests, first_link, link
-from mlp_xp.divergence import LARGEST, LARGEST_GROWTH, STREAK, Rollback, diagnose, find_divergence
+from mlp_xp.divergence import LARGEST, LARGEST_GROWTH, STREAK, Rollback, diagnose, find_divergence, untrained_loss
 from mlp_xp.epochs import Epochs
 from mlp_xp.errors import RunError, SettingsError, TrainingDiverged, TrainingInterrupted
 from mlp_xp.loop import Piece
@@ -141,7 +141,8 @@ def train(
         Other learning rates, from an epoch on: what rollbacks made of a training that is done again.
     largest_growth : float
         The training diverges, too, if its mean loss over `mlp_xp.divergence.STREAK` steps on end is more than so many
-        times that of its very first step.
+        times what it is before anything is learnt: in its very first step or, if that is more, over all training rows
+        with outputs of 0.
 
     Yields
     ------
@@ -216,7 +217,8 @@ def train_each(
             start = trainer.checkpoints(-1, chains)
         else:
             trainer.restore(start)
-    course = _Course(trainer, test_rows, tuple(start), stop, dict(learning_rates), largest_growth)
+        untrained = untrained_loss(trainer.objective, data.train, backend, settings.dtype)
+    course = _Course(trainer, test_rows, tuple(start), stop, dict(learning_rates), largest_growth, untrained)
     records = course.run(on_pretrained, rolls_back=on_divergence == "rollback")
     return Epochs(records, course.good if is_given else None, on_divergence)
 
@@ -233,6 +235,8 @@ class _Course:
         Every network at the last moment that is known to be good: the end of an epoch, or where the training began.
     stop, learning_rates, largest_growth
         As of `train`.
+    untrained_loss : float
+        Over all rows, with outputs of 0.
     """
 
     trainer: Trainer
@@ -241,6 +245,7 @@ class _Course:
     stop: Callable[[], bool]
     learning_rates: dict[int, float]
     largest_growth: float
+    untrained_loss: float
 
     def run(
         self, on_pretrained: Callable[[Pretrained], None] | None, *, rolls_back: bool
@@ -348,7 +353,7 @@ class _Course:
             n_done = piece.first + piece.losses.shape[0]
             if n_done < trainer.n_steps and self.stop():
                 losses = self._join(losses, piece, where)
-                if find_divergence(losses[:, -STREAK:], self._first_losses(losses), self.largest_growth, n_steps=1):
+                if find_divergence(losses[:, -STREAK:], self._usual_losses(losses), self.largest_growth, n_steps=1):
                     raise TrainingInterrupted(self.good)  # it may be about to explode: nothing to go on from
                 raise TrainingInterrupted(self._checkpoints_between(epoch, losses, piece))
         if waiting is None:
@@ -378,10 +383,14 @@ class _Course:
             return list(losses[:, 0].tolist())
         return [each.first_loss for each in self.good]
 
+    def _usual_losses(self, losses: NDArray[np.float64]) -> list[float | None]:
+        """Return what every network's loss is before anything is learnt, given those of the epoch so far."""
+        return [None if each is None else max(each, self.untrained_loss) for each in self._first_losses(losses)]
+
     def _check_losses(self, losses: NDArray[np.float64], where: str, piece: Piece | None) -> None:
         """Refuse an epoch's batch losses so far, shape (n_networks, n_steps), if one of them is not good."""
-        first_losses = [None] * len(losses) if piece is None else self._first_losses(losses)
-        if found := find_divergence(losses, first_losses, self.largest_growth, self.trainer.n_steps):
+        usual_losses = [None] * len(losses) if piece is None else self._usual_losses(losses)
+        if found := find_divergence(losses, usual_losses, self.largest_growth, self.trainer.n_steps):
             i, step, what = found
             raise self._diverged(f"{where}step {step}: {what}", losses, i, step, piece)
 

@@ -8,15 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from checks import DTYPES
 from mlp_xp.backend import Backend
 from mlp_xp.checkpoint import host_tensors
 from mlp_xp.datasets import Dataset, Split
-from mlp_xp.divergence import LARGEST_GROWTH, STREAK, WatchedStep, find_divergence
+from mlp_xp.divergence import LARGEST_GROWTH, STREAK, WatchedStep, find_divergence, untrained_loss
 from mlp_xp.errors import TrainingDiverged
 from mlp_xp.network import Parameters
 from mlp_xp.replicas import train_replicas
 from mlp_xp.settings import Settings
-from mlp_xp.trainer import Trainer
+from mlp_xp.trainer import Trainer, make_objective
 from mlp_xp.training import train
 
 SETTINGS = Settings(hidden_layer_sizes=(6, 5), batch_size=100, epochs=3, dtype="float64")
@@ -39,7 +40,8 @@ def test_a_loss_that_is_not_finite_is_found_where_it_is_first() -> None:
 
 def test_a_loss_explodes_if_it_stays_a_thousand_times_the_first() -> None:
     calm = [1.0] * 5
-    assert find([*calm, *[2001.0] * STREAK, *calm]) == (5, "the loss explodes: 2e+03 is 1e+03 times the first one")
+    found = find([*calm, *[2001.0] * STREAK, *calm])
+    assert found == (5, "the loss explodes: 2e+03 is 1e+03 times that of an untrained network")
     assert find([*calm, *[1999.0] * 50]) is None
     assert find([*calm, *[2001.0] * (STREAK - 1), *calm]) is None
     assert find([*calm, *[1e9] * STREAK], first_loss=None) is None, "of the first loss nothing is known"
@@ -57,6 +59,57 @@ def test_an_epoch_of_few_steps_explodes_by_all_of_them() -> None:
     found = find([3000.0] * 3, n_steps=3)
     assert found is not None
     assert found[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("loss", "n_classes"),
+    [
+        *(("cross_entropy", 2), ("cross_entropy", 5), ("binary_cross_entropy", 2), ("squared_error", 2)),
+        *(("squared_error", 5), ("squared_error", None), ("poisson", None)),
+    ],
+)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_loss_of_an_untrained_network(
+    loss: str, n_classes: int | None, dtype: str, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the book: of all rows, whatever the pieces they come in."""
+    monkeypatch.setattr("mlp_xp.divergence.ROWS", 7)
+    rng = np.random.default_rng(0)
+    targets = rng.exponential(3.0, (40, 2)) if n_classes is None else rng.integers(0, n_classes, 40, dtype=np.int32)
+    data = Dataset("data", rng.normal(size=(40, 3)), targets, n_classes)
+    settings = replace(SETTINGS, loss=loss, hidden_layer_sizes=())
+    objective = make_objective(settings, data)
+    n_outputs = objective.network.layer_sizes[-1]
+    if n_classes is None:
+        t = targets
+    else:
+        t = targets[:, None].astype(float) if n_outputs == 1 else np.eye(n_outputs)[targets]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = {
+            "cross_entropy": np.full(40, np.log(n_outputs)),
+            "binary_cross_entropy": np.full(40, n_outputs * np.log(2.0)),
+            "squared_error": np.sum(t**2, axis=1) / 2,
+            "poisson": np.sum(np.where(t > 0, t * np.log(t), 0.0) - t + 1.0, axis=1),
+        }[loss]
+    with backend.working():
+        backend.asarray(np.zeros(1), dtype)  # as a training has some already: JAX is asked for float64 when one is made
+        found = untrained_loss(objective, data, backend, dtype)
+    assert type(found) is float
+    assert found == pytest.approx(np.mean(expected), rel=64 * float(np.finfo(dtype).eps))
+
+
+def test_a_first_batch_without_what_is_hard_is_no_measure(numpy_backend: Backend) -> None:
+    """Of 600 rows, few have a large number to predict, and the first batch of some seeds has none of them."""
+    rng = np.random.default_rng(0)
+    targets = np.where(rng.random((600, 1)) < 0.02, 1000.0, 0.0)
+    data = Dataset("rare", rng.normal(size=(600, 4)), targets, None).split()
+    settings = Settings((8,), loss="squared_error", optimizer="adam", learning_rate=0.001, batch_size=50, epochs=3)
+    first_losses = []
+    for seed in range(20):
+        *_, last = train(replace(settings, seed=seed), data, numpy_backend)
+        assert last.first_loss is not None
+        first_losses.append(last.first_loss)
+    assert min(first_losses) * LARGEST_GROWTH < np.mean(targets**2) / 2, "one of them had none"
 
 
 def test_to_watch_a_step_changes_nothing(backend: Backend, digits: Split) -> None:
