@@ -12,6 +12,7 @@ A folder of replicas has a run folder for each and files of its own (see `mlp_xp
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def has_checkpoint(folder: Path) -> bool:
 
 def how_to_go_on(folder: Path, when: str = "") -> str:
     """Return what to do about a run, or a folder of replicas, that had to stop; ``when`` says from when on."""
-    if not folder.exists():
+    if not os.path.exists(folder):  # noqa: PTH110 - the path's own method raises where it may not look
         return f"the folder is gone; if it comes back, go on with: {resume_command(folder)}"
     if has_checkpoint(folder):
         return f"what it has learnt is kept; {when}go on with: {resume_command(folder)}"

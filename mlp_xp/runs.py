@@ -92,7 +92,7 @@ def record(
     description = describe_run(settings, data, backend, source, checkpoint_every, keep_checkpoints)
     lock = take_folder(folder, overwrite)
     try:
-        writer = RunWriter(folder, description)
+        writer = RunWriter(folder, lock, description)
     except BaseException:
         lock.release()
         raise
