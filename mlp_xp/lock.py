@@ -50,7 +50,27 @@ class FolderLock:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
-        self._release = weakref.finalize(self, _unlock, path, descriptor)
+        self._path, self._descriptor = path, descriptor
+        self._release = weakref.finalize(self, _unlock, path, descriptor, os.getpid())
+
+    def check(self) -> None:
+        """See that the folder's path still leads to what was locked: before each writing, which goes by the path.
+
+        Raises
+        ------
+        RunError
+            If it does not: another process may be at work there.
+        OSError
+            If the folder is gone, or cannot be looked into.
+        """
+        if not _is_at(self._path, self._descriptor):
+            folder = self._path.parent
+            folder.stat()
+            raise RunError(
+                f"{folder}: no longer the folder that this training began in: it was moved, removed or replaced, or "
+                f"{NAME} in it was; nothing is written there; go on with the run from where it is now, with mlp-xp "
+                "train --resume, or train again, with another --out"
+            )
 
     def release(self) -> None:
         """Let others in; a second call does nothing."""
@@ -79,15 +99,17 @@ def _busy(folder: Path) -> RunError:
     )
 
 
-def _unlock(path: Path, descriptor: int) -> None:
-    if os.name == "posix":  # Windows removes no file that is open
+def _unlock(path: Path, descriptor: int, maker: int) -> None:
+    is_ours = False
+    with contextlib.suppress(OSError):  # a forked child has the lock, too, but it is its parent's
+        is_ours = os.getpid() == maker and _is_at(path, descriptor)
+    if os.name != "posix":  # Windows removes no file that is open
+        os.close(descriptor)
+    if is_ours:
         with contextlib.suppress(OSError):
             disk.DISK.remove(path)
+    if os.name == "posix":
         os.close(descriptor)
-    else:
-        os.close(descriptor)
-        with contextlib.suppress(OSError):
-            disk.DISK.remove(path)
 
 
 def _holder(path: Path) -> str:
@@ -101,7 +123,7 @@ def _holder(path: Path) -> str:
 def _is_at(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 

@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from mlp_xp.datasets.source import DataSource
 from mlp_xp.digests import first_link
 from mlp_xp.errors import RunError
 from mlp_xp.files import append, remove_leftovers, write_atomically, writing
+from mlp_xp.lock import FolderLock
 from mlp_xp.replicas import ReplicatedEpoch, settings_of_replicas, spread_of_rows
 from mlp_xp.run_folder import CURVE, MOST_SEEDS, PICTURE, REPLICA, REPLICAS
 from mlp_xp.run_writer import RunWriter, begin, begin_folder, line_bytes, recorded, remedy, title
@@ -66,15 +67,17 @@ def record_replicas(
         del description["sha256_start"]  # every replica has its own
         description["seeds"] = [one.seed for one in each]
         with writing(folder):
+            lock.check()
             begin_folder(folder, REPLICAS, description)
         writers = [
-            RunWriter(folder / f"{REPLICA}{one.seed}", describe_replica(description, one), whole=folder) for one in each
+            RunWriter(folder / f"{REPLICA}{one.seed}", lock, describe_replica(description, one), whole=folder)
+            for one in each
         ]
         begin(writers, epochs)
     except BaseException:
         lock.release()
         raise
-    return recorded(lock, writers, ReplicasWriter(folder, description, writers), epochs)
+    return recorded(lock, writers, ReplicasWriter(folder, lock, description, writers), epochs)
 
 
 def describe_replica(description: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
@@ -93,6 +96,8 @@ class ReplicasWriter:
     Parameters
     ----------
     folder : path
+    lock : FolderLock
+        Of it, held as long as this one writes.
     description : mapping
         What ``replicas.json`` says.
     writers : sequence of RunWriter
@@ -101,11 +106,13 @@ class ReplicasWriter:
     Raises
     ------
     RunError
-        If a file cannot be written; by the methods.
+        If a file cannot be written, or the folder is no longer the one that is locked; by the methods.
     """
 
-    def __init__(self, folder: Path, description: Mapping[str, Any], writers: Sequence[RunWriter]) -> None:
-        self._folder, self._writers = folder, writers
+    def __init__(
+        self, folder: Path, lock: FolderLock, description: Mapping[str, Any], writers: Sequence[RunWriter]
+    ) -> None:
+        self._folder, self._lock, self._writers = folder, lock, writers
         self._heading = f"{title(description)}, {len(writers)} seeds: mean, ± standard deviation, least to most"
         self._curve = [self._row(epoch) for epoch in range(len(writers[0].curve))]
 
@@ -134,5 +141,8 @@ class ReplicasWriter:
             with self._writing():
                 write_atomically(self._folder / PICTURE, png(plot_replicas(losses, self._curve, self._heading)))
 
-    def _writing(self) -> AbstractContextManager[None]:
-        return writing(self._folder, remedy=partial(remedy, self._folder))
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with writing(self._folder, remedy=partial(remedy, self._folder)):
+            self._lock.check()
+            yield

@@ -297,14 +297,16 @@ class RecordedTraining:
         for network in self._networks:
             _go_on(network.description, settings.epochs, on_divergence, work, network.past.checkpoint)
         writers = [
-            RunWriter(network.folder, network.description, network.past, whole=whole) for network in self._networks
+            RunWriter(network.folder, self._lock, network.description, network.past, whole=whole)
+            for network in self._networks
         ]
         if self._whole is None:
             return recorded(self._lock, writers, Alone(writers[0]), single)
         _go_on(self._whole, settings.epochs, on_divergence, work, self._networks[0].past.checkpoint)
         with writing(self.folder, remedy=partial(remedy, self.folder)):
+            self._lock.check()
             write_atomically(self.folder / REPLICAS, json_bytes(self._whole))
-        replicas = ReplicasWriter(self.folder, self._whole, writers)
+        replicas = ReplicasWriter(self.folder, self._lock, self._whole, writers)
         replicas.begin_again()
         return recorded(self._lock, writers, replicas, many)
 

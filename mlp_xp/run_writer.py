@@ -79,6 +79,8 @@ class RunWriter:
     ----------
     folder : path
         Made if need be; an old run in it is removed, unless it goes on.
+    lock : FolderLock
+        Of the folder, or of that of all replicas: held as long as this one writes.
     description : dict
         What ``run.json`` says; among it how checkpoints are kept.
     past : Past, optional
@@ -89,13 +91,19 @@ class RunWriter:
     Raises
     ------
     RunError
-        If a file cannot be written; also by the methods.
+        If a file cannot be written, or the folder is no longer the one that is locked; also by the methods.
     """
 
     def __init__(
-        self, folder: Path, description: dict[str, Any], past: Past | None = None, *, whole: Path | None = None
+        self,
+        folder: Path,
+        lock: FolderLock,
+        description: dict[str, Any],
+        past: Past | None = None,
+        *,
+        whole: Path | None = None,
     ) -> None:
-        self.folder, self._description, self._whole = folder, description, whole
+        self.folder, self._lock, self._description, self._whole = folder, lock, description, whole
         self.curve = [] if past is None else list(past.curve)
         self.losses = [] if past is None else list(past.losses)
         self._every: int = description["checkpoints"]["every"]
@@ -165,11 +173,11 @@ class RunWriter:
     def keep(self, checkpoint: Checkpoint, rollbacks: Sequence[Rollback]) -> None:
         """Write a checkpoint at which the training stops, and that of its epoch's beginning, unless they are there."""
         wanted = [each for each in (checkpoint.beginning, checkpoint) if each is not None]
-        # One within an epoch may be of a try that was rolled back.
-        missing = [each for each in wanted if each.position.step or not place(self.folder, each.position).exists()]
-        if checkpoint.position == BEGINNING or not missing:
-            return
         with self._writing():
+            # One within an epoch may be of a try that was rolled back.
+            missing = [each for each in wanted if each.position.step or not place(self.folder, each.position).exists()]
+            if checkpoint.position == BEGINNING or not missing:
+                return
             self._note(rollbacks)
             for name in (STEPS, CURVE) if self.curve else ():
                 append(self.folder / name, b"", durable=True)  # what was not urgent before
@@ -222,6 +230,7 @@ class RunWriter:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         with writing(self.folder, remedy=partial(remedy, self._whole or self.folder) if self._has_begun else None):
+            self._lock.check()
             if self._whole is not None:
                 refuse_link(self.folder)
             yield
@@ -271,7 +280,7 @@ def recorded(
     Raises
     ------
     RunError
-        If a file cannot be written.
+        If a file cannot be written, or the folder is no longer the one that is locked.
     """
     try:
         for epoch in epochs:

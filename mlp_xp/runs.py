@@ -94,7 +94,7 @@ def record(
     description = describe_run(settings, data, backend, epochs, source, checkpoint_every, keep_checkpoints)
     lock = take_folder(folder, overwrite)
     try:
-        writer = RunWriter(folder, description)
+        writer = RunWriter(folder, lock, description)
         begin([writer], epochs)
     except BaseException:
         lock.release()

@@ -8,10 +8,13 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+AT_ONCE = 0.5
+"""Seconds after the first signal in which others are the same one: ``timeout`` signals a process and then its group."""
 _OVER = 0
 """No signal: what ends the watching thread."""
 
@@ -42,8 +45,9 @@ class Stop:
 def stopping(stop: Stop, on_signal: Callable[[Stop], None], on_second: Callable[[], None]) -> Iterator[None]:
     """Catch SIGINT and SIGTERM while the ``with`` block lasts: the first asks to stop, a second one ends the process.
 
-    The second is seen by a thread of its own, so that it also ends a process that is deep in a library's code, where
-    Python's own handlers wait for that to return. Outside of the main thread no signal can be caught, and none is.
+    What comes within `AT_ONCE` seconds is the first one again. The second is seen by a thread of its own, so that it
+    also ends a process that is deep in a library's code, where Python's own handlers wait for that to return. Outside
+    of the main thread no signal can be caught, and none is.
 
     Parameters
     ----------
@@ -84,11 +88,15 @@ def stopping(stop: Stop, on_signal: Callable[[Stop], None], on_second: Callable[
 
 
 def _watch(receiver: socket.socket, on_second: Callable[[], None]) -> None:
-    """Count the signals, whose numbers Python's own C code writes as soon as they come."""
-    n_signals = 0
+    """Wait for the signals, whose numbers Python's own C code writes as soon as they come."""
+    first = None
     while (number := receiver.recv(1)[0]) != _OVER:
-        n_signals += number in SIGNALS
-        if n_signals == 2:
+        if number not in SIGNALS:
+            continue
+        now = time.monotonic()
+        if first is None:
+            first = now
+        elif now - first >= AT_ONCE:
             try:
                 on_second()
                 sys.stderr.flush()

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -200,15 +201,22 @@ def test_a_signal_before_there_is_anything_to_save_is_not_waited_on(
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX's signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("kept", [True, False], ids=["kept", "not kept"])
-def test_a_signal_finishes_the_step_and_saves(number: signal.Signals, code: int, kept: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kept", "times"), [(True, 1), (False, 1), (True, 2)], ids=["kept", "not kept", "twice at once"]
+)
+def test_a_signal_finishes_the_step_and_saves(
+    kept: bool, times: int, number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    """Also one that comes to the process and to its group, as ``timeout`` sends it."""
     run = tmp_path / "run"
     out = ["--out", str(run)] if kept else []
     pipe = subprocess.PIPE
     with subprocess.Popen([*COMMAND, "train", *QUICK, "--epochs", "100000", *out], stdout=pipe, stderr=pipe) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        process.send_signal(number)
+        for _ in range(times):
+            process.send_signal(number)
+            time.sleep(0.005)
         lines, errors = process.communicate(timeout=60)
     said = errors.decode()
     assert process.returncode == code

@@ -164,7 +164,7 @@ def test_a_disk_that_vanishes_is_told(tmp_path: Path, digits: Split) -> None:
     shutil.rmtree(tmp_path / "run")
     with pytest.raises(
         RunError,
-        match=r"steps\.csv: cannot be written: No such file or directory; the folder is gone; if it comes back, go",
+        match=r"run: cannot be written: No such file or directory; the folder is gone; if it comes back, go",
     ):
         list(epochs)
     assert not (tmp_path / "run").exists()

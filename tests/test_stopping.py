@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlp_xp.stopping import Stop, stopping
+from mlp_xp.stopping import AT_ONCE, Stop, stopping
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX's signals")
 
@@ -84,9 +84,10 @@ def test_the_second_signal_ends_at_once_also_within_a_librarys_code(heard: bool,
     with subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        process.send_signal(number)
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.2)
+        for pause in (0.005, 2 * AT_ONCE):  # as `timeout` does, and as a user does
+            process.send_signal(number)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(pause)
         process.send_signal(number)
         _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (128 + number, b"at once" if heard else b"")
