@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 GREY = "0.75"
 MOST_POINTS = 300
 """Of a line: with more, a noisy curve fills its area and hides those below it."""
+MOST_CHARACTERS = 200
+"""Of a name; a picture is narrower, and a stranger's may be as long as its file."""
+AS_IT_IS: dict[str, Any] = {"parse_math": False, "usetex": False}
+"""How a text is drawn that holds a name from outside: it may have dollars, and they are no mathematics."""
 
 
 def png(figure: Figure) -> bytes:
@@ -28,6 +32,18 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=144)
     return buffer.getvalue()
+
+
+def printable(name: str) -> str:
+    """Return a name from outside as a picture can show it; it may be a file's, of any bytes, or a stranger's."""
+    half = MOST_CHARACTERS // 2
+    shown = name if len(name) <= MOST_CHARACTERS else f"{name[: half - 1]}…{name[-half:]}"
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown)
+
+
+def put_title(figure: Figure, title: str, fontsize: float = 10.0) -> None:
+    """Write above a figure what has a name from outside in it."""
+    figure.suptitle(printable(title), fontsize=fontsize, **AS_IT_IS)
 
 
 def plot_run(step_losses: NDArray[np.float64], curve: Sequence[Mapping[str, Any]], title: str) -> Figure:
@@ -101,7 +117,7 @@ def _panels(curve: Sequence[Mapping[str, Any]], title: str) -> tuple[Figure, NDA
     n_panels = 1 if curve[0]["accuracy"] is None else 2
     figure = Figure(figsize=(7.2, 3.0 + 1.4 * n_panels), layout="constrained")
     panels = figure.subplots(n_panels, sharex=True, squeeze=False, height_ratios=(2, 1)[:n_panels])[:, 0]
-    figure.suptitle(title, fontsize=10)
+    put_title(figure, title)
     return figure, panels
 
 
@@ -128,7 +144,7 @@ def plot_comparison(comparison: Comparison) -> Figure:
     """Draw the backends' loss curves over one another, and below, on a log axis, each one's difference."""
     figure = Figure(figsize=(7.2, 6.0), layout="constrained")
     above, below = figure.subplots(2, sharex=True, height_ratios=(3, 2))
-    figure.suptitle(comparison.title, fontsize=10)
+    put_title(figure, comparison.title)
     first, *others = comparison.trainings
     steps = np.arange(first.step_losses.size)
     width = _width(steps.size)
@@ -162,7 +178,7 @@ def plot_comparison(comparison: Comparison) -> Figure:
         below.set_yticks([0.0])
     else:
         below.set_yscale("log")
-    below.set_ylabel(f"difference from\n{first.label}")
+    below.set_ylabel(f"difference from\n{printable(first.label)}", **AS_IT_IS)
     below.set_xlabel("step")
     _legend(below, markerscale=3.0)
     for panel in (above, below):
@@ -196,4 +212,7 @@ def _logarithmic(panel: Axes) -> None:
 
 def _legend(panel: Axes, markerscale: float = 1.0) -> None:
     """Put the legend in a row above the panel, where it hides nothing."""
-    panel.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, fontsize=8, markerscale=markerscale)
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4}
+    legend = panel.legend(**place, frameon=False, fontsize=8, markerscale=markerscale)
+    for text in legend.get_texts():  # devices and backends have names of their makers'
+        text.set(text=printable(text.get_text()), **AS_IT_IS)

@@ -196,12 +196,15 @@ class RecordedTraining:
                 )
             else:
                 self._networks = [_Network(self.folder, first, Settings.from_dict(first["settings"]))]
+            if self._whole is not None:
+                _check_description(self._whole)
+            for network in self._networks:
+                with understanding(network.folder / RUN if network.is_begun else path, "a run that can go on"):
+                    _check_description(network.description, sha256_start=str)
             self.source = read_source(first)
             work = (first["resumed"] or [first])[-1]["backend"]
             self.backend, self.device = str(work["name"]), str(work["device"])
             self.on_divergence = str(first.get("on_divergence", "stop"))
-            for network in self._networks:
-                _check_description(network.description)
         self.settings = self._networks[0].settings
         self._find_past()
         checkpoint = self._networks[0].past.checkpoint
@@ -327,14 +330,20 @@ class RecordedTraining:
                 raise unusable(path, "its settings are not those it was begun with")
 
 
-def _check_description(description: dict[str, Any]) -> None:
-    """See that what is written on is there, and of its kind.
+def _check_description(description: dict[str, Any], **more: type) -> None:
+    """See that what is written on, or above the picture, is there, and of its kind.
+
+    Parameters
+    ----------
+    description : dict
+    **more : type
+        The kinds of what this one has besides.
 
     Raises
     ------
     KeyError, TypeError
     """
-    kinds: dict[str, type] = {"id": str, "checkpoints": dict, "rollbacks": list, "resumed": list, "sha256_start": str}
+    kinds: dict[str, type] = {"id": str, "checkpoints": dict, "rollbacks": list, "resumed": list, **more}
     for name, kind in kinds.items():
         if not isinstance(found := description[name], kind):
             raise TypeError(f"{name!r} is {reprlib.repr(found)}")
@@ -343,6 +352,10 @@ def _check_description(description: dict[str, Any]) -> None:
     for name in ("every", "newest"):
         if type(found := description["checkpoints"][name]) is not int or found < 0:
             raise TypeError(f"{name!r} of 'checkpoints' is {reprlib.repr(found)}")
+    works = [description, *description["resumed"]]
+    for named, whose in [("data", description), *(("backend", work) for work in works)]:
+        if not isinstance(found := whose[named].get("name"), str):
+            raise TypeError(f"'name' of {named!r} is {reprlib.repr(found)}, not a text")
     for rollback in description["rollbacks"]:
         if type(rollback["epoch"]) is not int or type(rollback["learning_rate"]) is not float:
             raise TypeError(f"'rollbacks' has {reprlib.repr(rollback)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -297,8 +298,10 @@ def recorded(
                 writer.keep(checkpoint, error.rollbacks)
             for writer, checkpoint in zip(writers, error.checkpoints, strict=True):  # not before all have theirs
                 writer.settle(checkpoint)
-        with contextlib.suppress(RunError):  # the other error is the one to tell of
-            whole.finish()
+        # Python that is ending imports nothing any more: a loop that was left, whose epochs still had a name.
+        if not sys.is_finalizing():
+            with contextlib.suppress(RunError):  # the other error is the one to tell of
+                whole.finish()
         raise
     else:
         for writer in writers:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import os
 import shutil
 import struct
 import time
@@ -19,13 +20,17 @@ from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
+from matplotlib.figure import Figure
 
 import mlp_xp
 import mlp_xp.checkpoint_files
+import mlp_xp.disk
+import mlp_xp.resuming
+import mlp_xp.runs
 import mlp_xp.trainer
 from mlp_xp.checkpoint import Position
 from mlp_xp.checkpoint_files import read_checkpoint
@@ -33,9 +38,11 @@ from mlp_xp.datasets import csv, idx, npy
 from mlp_xp.datasets.targets import to_dataset
 from mlp_xp.errors import MLPXPError, TrainingInterrupted
 from mlp_xp.neural_network import MLPClassifier, load, save
+from mlp_xp.plots import put_title
 from mlp_xp.recorded import load_model, read_description
 from mlp_xp.replica_runs import record_replicas
 from mlp_xp.resuming import RecordedTraining
+from mlp_xp.runs import describe_work
 from mlp_xp.verification import RecordedRun, check_files
 
 MOST_SECONDS = 1.0
@@ -62,6 +69,31 @@ class Target(NamedTuple):
     seeds: list[bytes]
     path: Path
     read: Callable[[], object]
+
+
+class Nowhere(mlp_xp.disk.Disk):
+    """A disk that keeps nothing: a run on it goes on, and is then as it was."""
+
+    def create(self, path: Path) -> int:  # noqa: ARG002 - whatever it is
+        """Open what swallows all that is written to it."""
+        return os.open(os.devnull, os.O_WRONLY)
+
+    open_end = create
+
+    def sync(self, descriptor: int) -> None:
+        """Wait for nothing."""
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Leave the old file."""
+
+    def sync_folder(self, folder: Path) -> None:
+        """Wait for nothing."""
+
+    def remove(self, path: Path) -> None:
+        """Leave the file."""
+
+    def make_folder(self, folder: Path) -> None:
+        """Make none."""
 
 
 class Cost(NamedTuple):
@@ -137,6 +169,12 @@ def _of_data(folder: Path) -> dict[str, Target]:
 
 
 def _of_runs(folder: Path) -> dict[str, Target]:
+    with mock.patch.object(mlp_xp.runs, "secrets") as secrets:
+        secrets.token_hex.return_value = "0" * 16  # a run's id: the corpus has files of the same one
+        return _of_recorded(folder)
+
+
+def _of_recorded(folder: Path) -> dict[str, Target]:
     backend, data = mlp_xp.open_backend("numpy"), mlp_xp.load("digits").split()
     settings = mlp_xp.Settings(hidden_layer_sizes=(2,), batch_size=700, epochs=2)
     small = replace(settings, batch_size=200)
@@ -154,8 +192,23 @@ def _of_runs(folder: Path) -> dict[str, Target]:
     def verify(run: Path) -> None:
         check_files(RecordedRun(run), data)
 
-    def go_on(run: Path) -> None:
+    def find_place(run: Path) -> None:
         RecordedTraining(run).release()
+
+    work = describe_work(backend)  # once: it looks for all libraries that the process has loaded
+
+    def go_on(run: Path) -> None:
+        """Train an epoch more, and draw what a picture has of the run's description: the rest of it takes too long."""
+        training = RecordedTraining(run)
+        try:
+            with (
+                mock.patch.object(mlp_xp.disk, "DISK", Nowhere()),
+                mock.patch.object(mlp_xp.resuming, "describe_work", return_value=work),
+                mock.patch.multiple("mlp_xp.plots", **PICTURES),
+            ):
+                list(training.resume(data, backend, epochs=training.position.epoch + 1))
+        finally:
+            training.release()
 
     def read_parts(run: Path) -> None:
         contents = (run / WHOLE).read_bytes().split(BETWEEN)
@@ -184,10 +237,10 @@ def _of_runs(folder: Path) -> dict[str, Target]:
         "curve.jsonl": ("curve.jsonl", verify),
         "steps.csv": ("steps.csv", verify),
         "weights": ("weights.safetensors", lambda run: load_model(run, backend)),
-        "checkpoint": ("checkpoints/epoch-0001.safetensors", go_on),
+        "checkpoint": ("checkpoints/epoch-0001.safetensors", find_place),
         "replicas.json": ("replicas.json", go_on),
         "run": (WHOLE, read_parts),
-        "interrupted": (CHECKPOINT, go_on),
+        "interrupted": (CHECKPOINT, find_place),
         "start": (CHECKPOINT, start),
     }
     folders = {"replicas.json": replicas, "interrupted": interrupted, "start": interrupted}
@@ -197,6 +250,20 @@ def _of_runs(folder: Path) -> dict[str, Target]:
         shutil.copytree(folders.get(name, whole), run)
         targets[name] = Target([(run / file).read_bytes()], run / file, partial(reader, run))
     return targets
+
+
+def _draw_title(_losses: object, _curve: object, title: str) -> Figure:
+    figure = Figure(figsize=(1.0, 1.0))
+    put_title(figure, title)
+    figure.draw_without_rendering()
+    return figure
+
+
+PICTURES: dict[str, Any] = {
+    **dict.fromkeys(("plot_run", "plot_replicas"), _draw_title),
+    "png": lambda _: b"a picture",
+}
+"""Instead of those of `mlp_xp.plots`."""
 
 
 def _estimator(path: Path) -> bytes:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mlp_xp
@@ -191,3 +192,28 @@ def test_a_console_without_every_character_is_written_to() -> None:
     command = [sys.executable, "-m", "mlp_xp", "train", "--replicas", "2", "--epochs", "1", "--hidden", "4"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert r"\xb1" in done.stdout
+
+
+SMALL = "--epochs 1 --batch-size 10"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize(
+    ("command", "picture"),
+    [
+        (f"train --hidden 2 {SMALL}", "loss.png"),
+        (f"train --hidden 2 {SMALL} --replicas 2", "loss.png"),
+        (f"compare --backends numpy,readonly --hidden 2 {SMALL}", "compare.png"),
+        (f"study gradients --depth 2 --width 2 --pretrain-epochs 1 {SMALL}", "gradients.png"),
+        ("study kmeans --clusters 2", "kmeans.png"),
+        ("study pca", "pca.png"),
+    ],
+)
+def test_a_file_of_any_name_is_drawn(command: str, picture: str, tmp_path: Path) -> None:
+    """It may have dollars, which are no mathematics, and bytes that are no text."""
+    data = tmp_path / os.fsdecode(b"a_$x_{1$caf\xe9.csv")
+    rows = np.random.default_rng(0).normal(size=(40, 3)).tolist()
+    data.write_text("".join(f"{i % 2},{','.join(map(repr, row))}\n" for i, row in enumerate(rows)))
+    out = tmp_path / "out"
+    assert main([*command.split(), "--data", str(data), "--out", str(out)]) in (0, 1)
+    assert (out / picture).read_bytes().startswith(b"\x89PNG")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +14,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from mlp_xp.comparison import Comparison, SeedSpread, Training
-from mlp_xp.plots import MOST_POINTS, plot_comparison, plot_replicas, plot_run, png
+from mlp_xp.plots import MOST_CHARACTERS, MOST_POINTS, plot_comparison, plot_replicas, plot_run, png
 from mlp_xp.settings import Settings
 
 
@@ -152,6 +154,37 @@ def test_a_curve_that_diverged_is_drawn_as_far_as_it_goes(n_steps: int) -> None:
     assert labels(below) == ["library1 (cpu)", "tolerance"]
     assert np.size(above.get_lines()[1].get_xdata()) == -(-n_steps // 7)
     assert np.size(below.get_lines()[0].get_xdata()) == n_steps
+    assert png(figure)
+
+
+NAMES = {
+    "mathematics that is none": ("a_$x_{1$.csv", "a_$x_{1$.csv"),
+    "a fraction of nothing": ("a$\\frac$b", "a$\\frac$b"),
+    "bytes that are no text": (os.fsdecode(b"caf\xe9.csv"), "caf\ufffd.csv"),
+    "characters that are none": ("a\0b\nc\x1b\ufffe", "a\ufffdb\ufffdc\ufffd\ufffd"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_from_outside_are_shown_as_they_are(name: str) -> None:
+    given, shown = NAMES[name]
+    run = plot_run(np.linspace(2.0, 0.1, 10), rows(2, None), given)
+    replicas = plot_replicas(np.ones((10, 2)), replicated_rows(2, None), given)
+    both = comparison(10, 0.0, 1e-5)
+    trainings = [replace(training, description={"device": given}) for training in both.trainings]
+    compared = plot_comparison(replace(both, data_name=given, trainings=trainings))
+    assert [figure.get_suptitle() for figure in (run, replicas)] == [shown, shown]
+    assert compared.get_suptitle().startswith(f"{shown}, native")
+    assert labels(compared.axes[0]) == [f"library{i} ({shown})" for i in range(2)]
+    assert compared.axes[1].get_ylabel() == f"difference from\nlibrary0 ({shown})"
+    for figure in (run, replicas, compared):
+        assert png(figure)
+
+
+def test_a_name_as_long_as_a_file_is_cut() -> None:
+    figure = plot_run(np.linspace(2.0, 0.1, 10), rows(2, None), f"{'x' * 10**6} on numpy")
+    assert re.fullmatch(r"x+…x+ on numpy", figure.get_suptitle())
+    assert len(figure.get_suptitle()) == MOST_CHARACTERS
     assert png(figure)
 
 

@@ -162,6 +162,25 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no rollbacks": (edit_json(lambda d: d.pop("rollbacks")), "run that can go on: 'rollbacks' is missing"),
     "rollbacks of nothing": (edit_json(lambda d: d.update(rollbacks=[3])), "not a run's description: "),
     "resumed in words": (edit_json(lambda d: d.update(resumed="often")), "not a run's description: "),
+    "data without a name": (edit_json(lambda d: d["data"].pop("name")), "'name' of 'data' is None, not a text"),
+    "data of a number's name": (edit_json(lambda d: d["data"].update(name=3)), "'name' of 'data' is 3, not a text"),
+    "no backend": (edit_json(lambda d: d.pop("backend")), "run that can go on: 'backend' is missing"),
+    "a backend of later work alone": (
+        edit_json(lambda d: d["resumed"].append({"backend": d.pop("backend")})),
+        "run that can go on: 'backend' is missing",
+    ),
+    "a backend without a name": (
+        edit_json(lambda d: d["backend"].pop("name")),
+        "'name' of 'backend' is None, not a text",
+    ),
+    "a backend whose name is none": (
+        edit_json(lambda d: d["backend"].update(name=["numpy"])),
+        r"'name' of 'backend' is \['numpy'\], not a text",
+    ),
+    "work on no backend": (
+        edit_json(lambda d: d["resumed"].extend([{}, {"backend": d["backend"]}])),
+        "run that can go on: 'backend' is missing",
+    ),
     "other settings": (
         edit_json(lambda d: d["settings"].update(learning_rate=0.2)),
         "its settings are not those it was",

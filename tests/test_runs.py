@@ -6,6 +6,8 @@ import csv
 import errno
 import json
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -409,3 +411,31 @@ def test_a_damaged_run_is_refused(
     change(tmp_path / "run")
     with pytest.raises(RunError, match=message):
         load_model(tmp_path / "run", numpy_backend)
+
+
+UNFINISHED = """
+import sys
+import mlp_xp
+from mlp_xp.replica_runs import record_replicas
+
+settings = mlp_xp.Settings(hidden_layer_sizes=(2,), batch_size=700, epochs=3)
+data, backend = mlp_xp.load("digits").split(), mlp_xp.open_backend("numpy")
+if sys.argv[2] == "alone":
+    epochs = mlp_xp.record(sys.argv[1], settings, data, backend, mlp_xp.train(settings, data, backend))
+else:
+    trained = mlp_xp.train_replicas(settings, data, backend, 2)
+    epochs = record_replicas(sys.argv[1], settings, data, backend, trained, 2)
+for epoch in epochs:
+    break
+"""
+
+
+@pytest.mark.parametrize("kind", ["alone", "replicas"])
+def test_a_program_that_ends_with_epochs_left_is_silent(kind: str, tmp_path: Path) -> None:
+    """They are closed when Python ends and can import no library to draw with."""
+    command = [sys.executable, "-c", UNFINISHED, str(tmp_path / "run"), kind]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ("", "")
+    assert len((tmp_path / "run" / "curve.jsonl").read_text().splitlines()) == 1
+    assert not (tmp_path / "run" / "loss.png").exists()
+    assert not list((tmp_path / "run").glob("*lock*"))

@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         from mlp_xp.plots import png  # matplotlib is slow to import, and comes last
 
         files = {
-            "txt": f"{report.text()}\n".encode(),
+            "txt": f"{report.text()}\n".encode(errors="backslashreplace"),  # a file's name may be no text
             "json": (json.dumps(report.to_dict(), indent=1) + "\n").encode(),
             "png": png(draw()),
         }

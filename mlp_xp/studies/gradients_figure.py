@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mlp_xp.plots import put_title
 from mlp_xp.studies.gradients import MITIGATIONS, PLAIN, STEEPEST
 from mlp_xp.studies.gradients_report import Findings
 
@@ -22,7 +23,8 @@ def draw_gradients(findings: Findings) -> Figure:
     figure = Figure(figsize=(13.0, 8.0), layout="constrained")
     panels = figure.subplots(2, 3)
     width = findings.networks[PLAIN].hidden_layer_sizes[0]
-    figure.suptitle(f"Gradients of {findings.depth} hidden layers of {width} units: {findings.where}", fontsize=11)
+    title = f"Gradients of {findings.depth} hidden layers of {width} units: {findings.where}"
+    put_title(figure, title, 11.0)
     _draw_bounds(panels[0, 0], findings)
     _draw_mitigations(panels[0, 1], findings)
     _draw_depths(panels[0, 2], findings)

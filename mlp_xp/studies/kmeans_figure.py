@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from mlp_xp.plots import put_title
 from mlp_xp.studies.kmeans import METRICS, Findings
 from mlp_xp.studies.outliers import COUNTS
 from mlp_xp.studies.pictures import draw_images
@@ -28,7 +29,7 @@ def draw_kmeans(findings: Findings) -> Figure:
     """Draw the worked case with its paths, J over half-steps and against k, outliers' pull, and the data's centres."""
     figure = Figure(figsize=(14.0, 8.6), layout="constrained")
     grid = figure.add_gridspec(2, 3)
-    figure.suptitle(f"k-means of {findings.what}", fontsize=11)
+    put_title(figure, f"k-means of {findings.what}", 11.0)
     _draw_worked(figure.add_subplot(grid[0, 0]), findings)
     _draw_falling(figure.add_subplot(grid[0, 1]), findings)
     _draw_shares(figure.add_subplot(grid[0, 2]), findings)

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
 
+from mlp_xp.plots import put_title
 from mlp_xp.studies.pca import COPIES, MOST_DIMENSIONS, RIVALS, Findings, shown
 from mlp_xp.studies.pca_report import SHARES, axes_needed, shares
 from mlp_xp.studies.pictures import draw_images
@@ -40,10 +41,8 @@ def draw_pca(findings: Findings, rows: NDArray[np.float64], classes: NDArray[np.
     """
     figure = Figure(figsize=(14.0, 8.6), layout="constrained")
     panels = figure.subplots(2, 3)
-    figure.suptitle(
-        f"Principal components of {findings.n_rows:,} rows of {findings.n_features} features: {findings.where}",
-        fontsize=11,
-    )
+    title = f"Principal components of {findings.n_rows:,} rows of {findings.n_features} features: {findings.where}"
+    put_title(figure, title, 11.0)
     _draw_worked(panels[0, 0], findings)
     _draw_variances(panels[0, 1], findings)
     _draw_axes(panels[0, 2], findings)
