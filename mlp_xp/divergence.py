@@ -72,7 +72,9 @@ def untrained_loss(objective: Objective, data: Dataset, backend: Backend, dtype:
     for first in range(0, len(targets), ROWS):
         encoded = encode_targets(backend.asarray(targets[first : first + ROWS], dtype), n_outputs, arithmetic)
         _, losses = LOSSES[objective.loss](arithmetic.xp.zeros_like(encoded), arithmetic)
-        total += float(np.asarray(backend.to_host(losses(encoded)), np.float64) @ weights[first : first + ROWS])
+        with np.errstate(over="ignore"):  # numbers to predict that are too large are told of when they are trained on
+            of_rows = np.asarray(backend.to_host(losses(encoded)), np.float64)
+            total += float(of_rows @ weights[first : first + ROWS])
     return total / float(np.sum(weights))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import re
 import shutil
 import subprocess
@@ -15,8 +13,16 @@ import pytest
 
 from mlp_xp.cli import main
 
-DROP, OVERRIDE, SEARCH = 24, 1, 2
-"""Of Linux's capabilities: what drops one for good, and those that let root read and write what nobody may."""
+AS_ANYONE = """
+import ctypes, os, sys
+if os.geteuid() == 0:
+    drop, override, search = 24, 1, 2  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH of Linux
+    for capability in (override, search):
+        if ctypes.CDLL(None).prctl(drop, capability, 0, 0, 0):
+            sys.exit("root cannot be kept out")
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+"""Lets a process of root's keep to permissions, too, from the next program on."""
 LOSING = """
 import sys
 import mlp_xp.cli.train as training
@@ -33,19 +39,10 @@ sys.exit(main(sys.argv[2:]))
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX permissions")
 
 
-def as_anyone() -> None:
-    """Let a process of root's keep to permissions, too, from the next program on."""
-    if os.geteuid() == 0:
-        for capability in (OVERRIDE, SEARCH):
-            if ctypes.CDLL(None, use_errno=True).prctl(DROP, capability, 0, 0, 0):
-                raise OSError(ctypes.get_errno(), "root cannot be kept out")
-
-
 def command(*arguments: str) -> str:
     """Run a command that must fail, and return the last line of what it says."""
-    done = subprocess.run(
-        [sys.executable, *arguments], preexec_fn=as_anyone, capture_output=True, text=True, timeout=120, check=False
-    )
+    whole = [sys.executable, "-c", AS_ANYONE, *arguments]
+    done = subprocess.run(whole, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr.splitlines()[-1]
