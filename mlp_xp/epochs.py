@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mlp_xp.checkpoint import Checkpoint
 
-AnyEpoch = TypeVar("AnyEpoch")
+Record = TypeVar("Record")
 Other = TypeVar("Other")
 
 
 @dataclass(frozen=True)
-class Epochs(Generic[AnyEpoch]):
+class Epochs(Generic[Record]):
     """An iterator over the epochs of a training that also knows how that was begun.
 
     Attributes
@@ -26,16 +26,21 @@ class Epochs(Generic[AnyEpoch]):
         As of `mlp_xp.training.train`.
     """
 
-    records: Iterator[AnyEpoch]
+    records: Iterator[Record]
     start: tuple[Checkpoint, ...] | None
     on_divergence: str
 
-    def __iter__(self) -> Iterator[AnyEpoch]:
+    def __iter__(self) -> Iterator[Record]:
         return self
 
-    def __next__(self) -> AnyEpoch:
+    def __next__(self) -> Record:
         return next(self.records)
 
-    def map(self, function: Callable[[AnyEpoch], Other]) -> Epochs[Other]:
+    def map(self, function: Callable[[Record], Other]) -> Epochs[Other]:
         """Return the same training, with what the function makes of every epoch."""
         return Epochs(map(function, self.records), self.start, self.on_divergence)
+
+
+def as_epochs(records: Iterable[Record]) -> Epochs[Record]:
+    """Return epochs that tell how they were begun; of others it is taken that the settings say all."""
+    return records if isinstance(records, Epochs) else Epochs(iter(records), None, "stop")

@@ -21,6 +21,7 @@ from mlp_xp.backend import Backend
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
 from mlp_xp.digests import first_link
+from mlp_xp.epochs import as_epochs
 from mlp_xp.errors import RunError
 from mlp_xp.files import append, remove_leftovers, write_atomically, writing
 from mlp_xp.lock import FolderLock
@@ -55,7 +56,7 @@ def record_replicas(
     epochs : iterable of ReplicatedEpoch
         What it returned.
     """
-    folder = Path(folder)
+    folder, epochs = Path(folder), as_epochs(epochs)
     if n > MOST_SEEDS:
         raise RunError(f"{folder} cannot hold {n:,} seeds, but {MOST_SEEDS:,}; train fewer at once")
     each = settings_of_replicas(settings, n)

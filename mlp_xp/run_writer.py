@@ -260,7 +260,7 @@ class Whole(Protocol):
 AnyEpoch = TypeVar("AnyEpoch", Epoch, ReplicatedEpoch)
 
 
-def begin(writers: Sequence[RunWriter], epochs: Iterable[object]) -> None:
+def begin(writers: Sequence[RunWriter], epochs: Epochs[Any]) -> None:
     """Write where every network begins, if a training does not begin where its settings say.
 
     Raises
@@ -268,7 +268,7 @@ def begin(writers: Sequence[RunWriter], epochs: Iterable[object]) -> None:
     RunError
         If it cannot be written.
     """
-    if isinstance(epochs, Epochs) and epochs.start is not None:
+    if epochs.start is not None:
         for writer, checkpoint in zip(writers, epochs.start, strict=True):
             writer.begin(checkpoint)
 

@@ -17,7 +17,7 @@ from mlp_xp.backend import Backend
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
 from mlp_xp.digests import first_link
-from mlp_xp.epochs import Epochs
+from mlp_xp.epochs import Epochs, as_epochs
 from mlp_xp.errors import RunError, SettingsError
 from mlp_xp.files import make_folder, writing
 from mlp_xp.lock import FolderLock
@@ -90,7 +90,7 @@ def record(
     SettingsError
         If ``checkpoint_every`` or ``keep_checkpoints`` is negative, or the first epoch is another than epoch 0.
     """
-    folder = Path(folder)
+    folder, epochs = Path(folder), as_epochs(epochs)
     description = describe_run(settings, data, backend, epochs, source, checkpoint_every, keep_checkpoints)
     lock = take_folder(folder, overwrite)
     try:
@@ -167,7 +167,7 @@ def describe_run(
     settings: Settings,
     data: Split,
     backend: Backend,
-    epochs: Iterable[object],
+    epochs: Epochs[Any],
     source: DataSource | None,
     checkpoint_every: int,
     keep_checkpoints: int | None,
@@ -178,8 +178,7 @@ def describe_run(
     for name, value in (("checkpoint_every", checkpoint_every), ("keep_checkpoints", keep_checkpoints)):
         if value < 0:
             raise SettingsError(f"{name} = {value!r}: must be a whole number ≥ 0")
-    start = epochs.start if isinstance(epochs, Epochs) else None
-    if start is not None and (epoch := start[0].position.epoch) > 0:
+    if epochs.start is not None and (epoch := epochs.start[0].position.epoch) > 0:
         raise SettingsError(
             f"epochs begin with epoch {epoch}, but a run with epoch 0; go on with a recorded one by mlp_xp.resume"
         )
@@ -196,7 +195,7 @@ def describe_run(
         },
         "checkpoints": {"every": checkpoint_every, "newest": keep_checkpoints},
         "sha256_start": first_link(settings, about_data["sha256_train"], about_data["sha256_test"]),
-        "on_divergence": epochs.on_divergence if isinstance(epochs, Epochs) else "stop",
+        "on_divergence": epochs.on_divergence,
         "rollbacks": [],
         "resumed": [],
     }

@@ -158,15 +158,15 @@ def _begin(options: argparse.Namespace, stop: Stop) -> _Work:
     settings, source = make_settings(options), make_source(options)
     backend = open_backend(options.backend or "numpy", options.device)
     data, out, n = load_split(source), options.out, options.replicas
-    how = _how(options, settings.n_pretraining_epochs, stop)
+    how = _how(settings.n_pretraining_epochs, stop)
     recording = {name: getattr(options, name) for name in ("checkpoint_every", "keep_checkpoints", "overwrite")}
     epochs: Iterator[Epoch | ReplicatedEpoch]
     if n is None:
-        epochs = single = train(settings, data, backend, **how)
+        epochs = single = train(settings, data, backend, on_divergence=options.on_divergence, **how)
         if out is not None:
             epochs = record(out, settings, data, backend, single, source=source, **recording)
     else:
-        epochs = many = train_replicas(settings, data, backend, n, **how)
+        epochs = many = train_replicas(settings, data, backend, n, on_divergence=options.on_divergence, **how)
         if out is not None:
             epochs = record_replicas(out, settings, data, backend, many, n, source=source, **recording)
     return _Work(data, backend, settings.epochs, 0, n, out, epochs)
@@ -206,21 +206,17 @@ def _go_on(options: argparse.Namespace, stop: Stop) -> _Work:
         else:
             where = "is finished" if epoch >= n_epochs else f"goes on with epoch {epoch}, step {step}"
         note(f"{options.resume} {where}")
-        how = _how(options, n_pretraining, stop, pretrained)
-        if "on_divergence" not in options.given:
-            how["on_divergence"] = None  # as the run says
-        epochs = recorded.resume(data, backend, epochs=options.epochs, **how)
+        how = _how(n_pretraining, stop, pretrained)
+        on_divergence = options.on_divergence if "on_divergence" in options.given else None  # as the run says
+        epochs = recorded.resume(data, backend, epochs=options.epochs, on_divergence=on_divergence, **how)
     except BaseException:
         recorded.release()
         raise
     return _Work(data, backend, n_epochs, epoch, recorded.n_replicas, options.resume, epochs)
 
 
-def _how(
-    options: argparse.Namespace, n_pretraining_epochs: int, stop: Callable[[], bool], n_pretrained: int = 0
-) -> dict[str, Any]:
-    bar = pretraining(n_pretraining_epochs, n_pretrained)
-    return {"on_pretrained": bar, "stop": stop, "on_divergence": options.on_divergence}
+def _how(n_pretraining_epochs: int, stop: Callable[[], bool], n_pretrained: int = 0) -> dict[str, Any]:
+    return {"on_pretrained": pretraining(n_pretraining_epochs, n_pretrained), "stop": stop}
 
 
 def _how_to_go_on(work: _Work) -> str:
