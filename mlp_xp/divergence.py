@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -79,7 +79,11 @@ def untrained_loss(objective: Objective, data: Dataset, backend: Backend, dtype:
 
 
 def find_divergence(
-    losses: NDArray[np.float64], usual_losses: Sequence[float | None], largest_growth: float, n_steps: int
+    losses: NDArray[np.float64],
+    first_losses: Sequence[float | None],
+    untrained_loss: Callable[[], float],
+    largest_growth: float,
+    n_steps: int,
 ) -> tuple[int, int, str] | None:
     """Return the network, the step and what is wrong with its loss; None if nothing is.
 
@@ -87,8 +91,10 @@ def find_divergence(
     ----------
     losses : ndarray of shape (n_networks, n_steps)
         Of an epoch's steps so far.
-    usual_losses : sequence of float or None
-        Of each network before it has learnt anything.
+    first_losses : sequence of float or None
+        Of each network's very first step; None where nothing is to be too large beside it.
+    untrained_loss : callable
+        Returns the loss of a network that has learnt nothing, over all rows; asked only if it may decide.
     largest_growth : float
         As `LARGEST_GROWTH`; infinity for any.
     n_steps : int
@@ -97,10 +103,17 @@ def find_divergence(
     streak = min(STREAK, n_steps)
     for i, step in np.argwhere(~np.isfinite(losses))[:1].tolist():
         return i, step, f"the loss is {losses[i, step]}"
-    for i, usual_loss in enumerate(usual_losses):
-        limit = largest_growth * (usual_loss or np.inf)
-        windows = sliding_window_view(losses[i], streak) if losses.shape[1] >= streak else np.empty((0, streak))
-        for start in np.flatnonzero(windows.mean(axis=1) > limit)[:1].tolist():
+    if losses.shape[1] < streak:
+        return None
+    for i, first_loss in enumerate(first_losses):
+        if first_loss is None:
+            continue
+        windows = sliding_window_view(losses[i], streak)
+        means = windows.mean(axis=1)
+        if not np.any(means > largest_growth * first_loss):
+            continue
+        limit = largest_growth * (max(first_loss, untrained_loss()) or np.inf)
+        for start in np.flatnonzero(means > limit)[:1].tolist():
             step = start + int(np.argmax(windows[start] > limit))
             growth = losses[i, step] / limit * largest_growth
             what = f"{losses[i, step]:.3g} is {growth:.3g} times that of an untrained network"

@@ -7,6 +7,7 @@ import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -217,7 +218,7 @@ def train_each(
             start = trainer.checkpoints(-1, chains)
         else:
             trainer.restore(start)
-        untrained = untrained_loss(trainer.objective, data.train, backend, settings.dtype)
+    untrained = cache(partial(untrained_loss, trainer.objective, data.train, backend, settings.dtype))
     course = _Course(trainer, test_rows, tuple(start), stop, dict(learning_rates), largest_growth, untrained)
     records = course.run(on_pretrained, rolls_back=on_divergence == "rollback")
     return Epochs(records, course.good if is_given else None, on_divergence)
@@ -235,8 +236,8 @@ class _Course:
         Every network at the last moment that is known to be good: the end of an epoch, or where the training began.
     stop, learning_rates, largest_growth
         As of `train`.
-    untrained_loss : float
-        Over all rows, with outputs of 0.
+    untrained_loss : callable
+        Returns that over all rows, with outputs of 0.
     """
 
     trainer: Trainer
@@ -245,7 +246,7 @@ class _Course:
     stop: Callable[[], bool]
     learning_rates: dict[int, float]
     largest_growth: float
-    untrained_loss: float
+    untrained_loss: Callable[[], float]
 
     def run(
         self, on_pretrained: Callable[[Pretrained], None] | None, *, rolls_back: bool
@@ -353,7 +354,7 @@ class _Course:
             n_done = piece.first + piece.losses.shape[0]
             if n_done < trainer.n_steps and self.stop():
                 losses = self._join(losses, piece, where)
-                if find_divergence(losses[:, -STREAK:], self._usual_losses(losses), self.largest_growth, n_steps=1):
+                if self._find_divergence(losses[:, -STREAK:], self._first_losses(losses), n_steps=1):
                     raise TrainingInterrupted(self.good)  # it may be about to explode: nothing to go on from
                 raise TrainingInterrupted(self._checkpoints_between(epoch, losses, piece))
         if waiting is None:
@@ -383,14 +384,15 @@ class _Course:
             return list(losses[:, 0].tolist())
         return [each.first_loss for each in self.good]
 
-    def _usual_losses(self, losses: NDArray[np.float64]) -> list[float | None]:
-        """Return what every network's loss is before anything is learnt, given those of the epoch so far."""
-        return [None if each is None else max(each, self.untrained_loss) for each in self._first_losses(losses)]
+    def _find_divergence(
+        self, losses: NDArray[np.float64], first_losses: Sequence[float | None], n_steps: int
+    ) -> tuple[int, int, str] | None:
+        return find_divergence(losses, first_losses, self.untrained_loss, self.largest_growth, n_steps)
 
     def _check_losses(self, losses: NDArray[np.float64], where: str, piece: Piece | None) -> None:
         """Refuse an epoch's batch losses so far, shape (n_networks, n_steps), if one of them is not good."""
-        usual_losses = [None] * len(losses) if piece is None else self._usual_losses(losses)
-        if found := find_divergence(losses, usual_losses, self.largest_growth, self.trainer.n_steps):
+        first_losses = [None] * len(losses) if piece is None else self._first_losses(losses)
+        if found := self._find_divergence(losses, first_losses, self.trainer.n_steps):
             i, step, what = found
             raise self._diverged(f"{where}step {step}: {what}", losses, i, step, piece)
 

@@ -23,8 +23,11 @@ from mlp_xp.training import train
 SETTINGS = Settings(hidden_layer_sizes=(6, 5), batch_size=100, epochs=3, dtype="float64")
 
 
-def find(losses: list[float], n_steps: int = 100, first_loss: float | None = 2.0) -> tuple[int, str] | None:
-    found = find_divergence(np.asarray([[1.0] * len(losses), losses]), [None, first_loss], LARGEST_GROWTH, n_steps)
+def find(
+    losses: list[float], n_steps: int = 100, first_loss: float | None = 2.0, untrained_loss: float = 0.0
+) -> tuple[int, str] | None:
+    table = np.asarray([[1.0] * len(losses), losses])
+    found = find_divergence(table, [None, first_loss], lambda: untrained_loss, LARGEST_GROWTH, n_steps)
     if found is None:
         return None
     network, step, what = found
@@ -45,7 +48,27 @@ def test_a_loss_explodes_if_it_stays_a_thousand_times_the_first() -> None:
     assert find([*calm, *[1999.0] * 50]) is None
     assert find([*calm, *[2001.0] * (STREAK - 1), *calm]) is None
     assert find([*calm, *[1e9] * STREAK], first_loss=None) is None, "of the first loss nothing is known"
-    assert find([*calm, *[1e9] * STREAK], first_loss=0.0) is None
+    assert find([*calm, *[1e9] * STREAK], first_loss=0.0) is None, "nothing to compare with"
+
+
+@pytest.mark.parametrize("first_loss", [0.0, 1e-300, 1e-3])
+def test_a_first_loss_by_chance_next_to_nothing_is_no_measure(first_loss: float) -> None:
+    assert find([2001.0] * STREAK, first_loss=first_loss, untrained_loss=2.0) == (
+        *(0, "the loss explodes: 2e+03 is 1e+03 times that of an untrained network"),
+    )
+    assert find([1999.0] * STREAK, first_loss=first_loss, untrained_loss=2.0) is None
+
+
+def test_what_an_untrained_network_has_is_asked_only_where_it_may_decide() -> None:
+    def refuse() -> float:
+        raise AssertionError
+
+    losses = np.full((1, 2 * STREAK), 1999.0)
+    assert find_divergence(losses, [2.0], refuse, LARGEST_GROWTH, 100) is None
+    for first_loss in (2.0, 0.0, None):
+        assert find_divergence(1e9 * losses, [first_loss], refuse, np.inf, 100) is None
+    with pytest.raises(AssertionError):
+        find_divergence(2 * losses, [2.0], refuse, LARGEST_GROWTH, 100)
 
 
 def test_one_strange_batch_is_no_explosion_unless_it_is_absurd() -> None:
