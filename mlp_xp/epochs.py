@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mlp_xp.checkpoint import Checkpoint
+from mlp_xp.divergence import LARGEST_GROWTH
 
 Record = TypeVar("Record")
 Other = TypeVar("Other")
@@ -23,12 +25,14 @@ class Epochs(Generic[Record]):
     start : tuple of Checkpoint or None
         Where every network begins, if not where the settings say: with given parameters, or at a given checkpoint.
     on_divergence : str
-        As of `mlp_xp.training.train`.
+    largest_growth : float
+        Both as of `mlp_xp.training.train`.
     """
 
     records: Iterator[Record]
     start: tuple[Checkpoint, ...] | None
-    on_divergence: str
+    on_divergence: str = "stop"
+    largest_growth: float = LARGEST_GROWTH
 
     def __iter__(self) -> Iterator[Record]:
         return self
@@ -38,9 +42,14 @@ class Epochs(Generic[Record]):
 
     def map(self, function: Callable[[Record], Other]) -> Epochs[Other]:
         """Return the same training, with what the function makes of every epoch."""
-        return Epochs(map(function, self.records), self.start, self.on_divergence)
+        return Epochs(map(function, self.records), self.start, self.on_divergence, self.largest_growth)
+
+    def watch(self) -> dict[str, str | float | None]:
+        """Return how the losses are watched, as JSON can hold it: it has no infinity."""
+        growth = self.largest_growth
+        return {"on_divergence": self.on_divergence, "largest_growth": growth if math.isfinite(growth) else None}
 
 
 def as_epochs(records: Iterable[Record]) -> Epochs[Record]:
     """Return epochs that tell how they were begun; of others it is taken that the settings say all."""
-    return records if isinstance(records, Epochs) else Epochs(iter(records), None, "stop")
+    return records if isinstance(records, Epochs) else Epochs(iter(records), None)

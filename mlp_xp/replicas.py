@@ -14,6 +14,7 @@ import numpy as np
 from mlp_xp.backend import Backend
 from mlp_xp.checkpoint import Checkpoint
 from mlp_xp.datasets.dataset import Split
+from mlp_xp.divergence import LARGEST_GROWTH
 from mlp_xp.epochs import Epochs
 from mlp_xp.errors import SettingsError
 from mlp_xp.pretraining import Pretrained
@@ -138,6 +139,7 @@ def train_replicas(
     on_pretrained: Callable[[Pretrained], None] | None = None,
     stop: Callable[[], bool] = never,
     on_divergence: str = "stop",
+    largest_growth: float = LARGEST_GROWTH,
 ) -> Epochs[ReplicatedEpoch]:
     """Train n networks in one batched computation, epoch by epoch.
 
@@ -156,7 +158,7 @@ def train_replicas(
         How many, ≥ 2.
     start : sequence of Checkpoint, optional
         Go on from there: one of each replica, all of one moment.
-    on_pretrained, stop, on_divergence
+    on_pretrained, stop, on_divergence, largest_growth
         As of `mlp_xp.training.train`.
 
     Yields
@@ -184,5 +186,6 @@ def train_replicas(
         on_pretrained=on_pretrained,
         stop=stop,
         on_divergence=on_divergence,
+        largest_growth=largest_growth,
     )
     return each.map(ReplicatedEpoch)

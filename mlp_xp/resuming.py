@@ -6,6 +6,7 @@ machine.
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from mlp_xp.checkpoint_files import OfAnotherRunError, list_positions, place, re
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
 from mlp_xp.digests import Digests, chain, digest_arrays, first_link
+from mlp_xp.divergence import LARGEST_GROWTH
 from mlp_xp.errors import RunError, SettingsError
 from mlp_xp.files import write_atomically, writing
 from mlp_xp.lock import FolderLock
@@ -59,6 +61,7 @@ def resume(
     on_pretrained: Callable[[Pretrained], None] | None = None,
     stop: Callable[[], bool] = never,
     on_divergence: str | None = None,
+    largest_growth: float | None = None,
 ) -> Iterator[Epoch | ReplicatedEpoch]:
     """Go on with a recorded training from its last checkpoint, and hand on the epochs that are still missing.
 
@@ -77,7 +80,8 @@ def resume(
     on_pretrained, stop
         As of `mlp_xp.training.train`.
     on_divergence : str, optional
-        As there; by default what the run says.
+    largest_growth : float, optional
+        Both as there; by default what the run says.
 
     Returns
     -------
@@ -102,6 +106,7 @@ def resume(
             on_pretrained=on_pretrained,
             stop=stop,
             on_divergence=on_divergence,
+            largest_growth=largest_growth,
         )
     except BaseException:
         run.release()
@@ -138,7 +143,8 @@ class RecordedTraining:
     backend, device : str
         Those that trained last.
     on_divergence : str
-        What to do if it diverges.
+    largest_growth : float
+        What to do if it diverges, and from when on it does.
     n_replicas : int or None
         None for one network alone.
     position : Position
@@ -205,6 +211,8 @@ class RecordedTraining:
             work = (first["resumed"] or [first])[-1]["backend"]
             self.backend, self.device = str(work["name"]), str(work["device"])
             self.on_divergence = str(first.get("on_divergence", "stop"))
+            growth = first.get("largest_growth", LARGEST_GROWTH)
+            self.largest_growth = math.inf if growth is None else growth
         self.settings = self._networks[0].settings
         self._find_past()
         checkpoint = self._networks[0].past.checkpoint
@@ -281,31 +289,38 @@ class RecordedTraining:
         on_pretrained: Callable[[Pretrained], None] | None = None,
         stop: Callable[[], bool] = never,
         on_divergence: str | None = None,
+        largest_growth: float | None = None,
     ) -> Iterator[Epoch | ReplicatedEpoch]:
         """Go on as `resume` does; the lock is then the iterator's."""
         self._check(data)
         settings = self.settings_for(epochs)
         checkpoints = [network.past.checkpoint for network in self._networks if network.past.checkpoint is not None]
-        on_divergence = on_divergence or self.on_divergence
-        how: dict[str, Any] = {"on_pretrained": on_pretrained, "stop": stop, "on_divergence": on_divergence}
+        how: dict[str, Any] = {
+            "on_pretrained": on_pretrained,
+            "stop": stop,
+            "on_divergence": self.on_divergence if on_divergence is None else on_divergence,
+            "largest_growth": self.largest_growth if largest_growth is None else largest_growth,
+        }
         start = checkpoints or None
         # Before anything is written: the checkpoints may not fit the network.
         if self.n_replicas is None:
             single = train(settings, data, backend, start=start and start[0], **how)
+            watch = single.watch()
         else:
             many = train_replicas(settings, data, backend, self.n_replicas, start=start, **how)
+            watch = many.watch()
         is_over = settings.epochs == self.position.epoch
         work = None if is_over else {**self.position._asdict(), **describe_work(backend)}
         whole = None if self.n_replicas is None else self.folder
         for network in self._networks:
-            _go_on(network.description, settings.epochs, on_divergence, work, network.past.checkpoint)
+            _go_on(network.description, settings.epochs, watch, work, network.past.checkpoint)
         writers = [
             RunWriter(network.folder, self._lock, network.description, network.past, whole=whole)
             for network in self._networks
         ]
         if self._whole is None:
             return recorded(self._lock, writers, Alone(writers[0]), single)
-        _go_on(self._whole, settings.epochs, on_divergence, work, self._networks[0].past.checkpoint)
+        _go_on(self._whole, settings.epochs, watch, work, self._networks[0].past.checkpoint)
         with writing(self.folder, remedy=partial(remedy, self.folder)):
             self._lock.check()
             write_atomically(self.folder / REPLICAS, json_bytes(self._whole))
@@ -349,6 +364,8 @@ def _check_description(description: dict[str, Any], **more: type) -> None:
             raise TypeError(f"{name!r} is {reprlib.repr(found)}")
     if (found := description.get("on_divergence", "stop")) not in ON_DIVERGENCE:
         raise TypeError(f"'on_divergence' is {reprlib.repr(found)}")
+    if (found := description.get("largest_growth")) is not None and not (type(found) is float and found > 1):
+        raise TypeError(f"'largest_growth' is {reprlib.repr(found)}")
     for name in ("every", "newest"):
         if type(found := description["checkpoints"][name]) is not int or found < 0:
             raise TypeError(f"{name!r} of 'checkpoints' is {reprlib.repr(found)}")
@@ -378,12 +395,13 @@ def _replicas(folder: Path, whole: dict[str, Any]) -> list[_Network]:
 def _go_on(
     description: dict[str, Any],
     epochs: int,
-    on_divergence: str,
+    watch: dict[str, str | float | None],
     work: dict[str, Any] | None,
     checkpoint: Checkpoint | None,
 ) -> None:
     """Note in a description that the training goes on; ``work`` is None if nothing is left to do."""
-    description["settings"]["epochs"], description["on_divergence"] = epochs, on_divergence
+    description["settings"]["epochs"] = epochs
+    description.update(watch)
     description["rollbacks"] = [each for each in description["rollbacks"] if _is_behind(each, checkpoint)]
     if work is not None:
         description["resumed"].append(work)

@@ -195,7 +195,7 @@ def describe_run(
         },
         "checkpoints": {"every": checkpoint_every, "newest": keep_checkpoints},
         "sha256_start": first_link(settings, about_data["sha256_train"], about_data["sha256_test"]),
-        "on_divergence": epochs.on_divergence,
+        **epochs.watch(),
         "rollbacks": [],
         "resumed": [],
     }

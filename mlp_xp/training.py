@@ -143,7 +143,7 @@ def train(
     largest_growth : float
         The training diverges, too, if its mean loss over `mlp_xp.divergence.STREAK` steps on end is more than so many
         times what it is before anything is learnt: in its very first step or, if that is more, over all training rows
-        with outputs of 0.
+        with outputs of 0. > 1; infinity for any finite losses.
 
     Yields
     ------
@@ -206,6 +206,9 @@ def train_each(
         raise SettingsError(f"backend is a {type(backend).__name__}: give what mlp_xp.open_backend returns")
     if on_divergence not in ON_DIVERGENCE:
         raise SettingsError(f"on_divergence = {on_divergence!r}: must be {' or '.join(ON_DIVERGENCE)}")
+    if not (isinstance(largest_growth, int | float) and largest_growth > 1):
+        raise SettingsError(f"largest_growth = {largest_growth!r}: must be a number > 1, or infinity")
+    largest_growth = float(largest_growth)
     _check_kind(data)
     with backend.working():
         trainer = Trainer(settings, data.train, backend, initial, replicas)
@@ -221,7 +224,7 @@ def train_each(
     untrained = cache(partial(untrained_loss, trainer.objective, data.train, backend, settings.dtype))
     course = _Course(trainer, test_rows, tuple(start), stop, dict(learning_rates), largest_growth, untrained)
     records = course.run(on_pretrained, rolls_back=on_divergence == "rollback")
-    return Epochs(records, course.good if is_given else None, on_divergence)
+    return Epochs(records, course.good if is_given else None, on_divergence, largest_growth)
 
 
 @dataclass
@@ -420,6 +423,8 @@ class _Course:
             f"try a smaller --learning-rate (now {trainer.learning_rate:g}), or scale the features (and the numbers of "
             "a regression) to magnitudes near 1 (--scale)"
         )
+        if step is not None and np.isfinite(losses[i, step]):
+            parts.append("if such losses are to be expected, --largest-growth inf lets them be")
         return TrainingDiverged("; ".join(parts))
 
 

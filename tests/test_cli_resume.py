@@ -162,6 +162,16 @@ def test_a_rollback_is_a_remark(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["train", "--resume", str(tmp_path), "--on-divergence", "stop"]) == 2
 
 
+@pytest.mark.parametrize("more", [[], ["--replicas", "2"]], ids=["alone", "replicas"])
+def test_a_loss_may_be_let_grow(more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(tmp_path)
+    options = "--hidden= --loss squared_error --batch-size 200 --learning-rate 0.26 --epochs 3"
+    assert main(["train", *options.split(), "--out", run, *more]) == 2
+    assert capsys.readouterr().err.endswith("; if such losses are to be expected, --largest-growth inf lets them be\n")
+    assert main(["train", "--resume", run, "--largest-growth", "inf"]) == 0
+    assert main(["train", *options.split(), "--out", run, "--overwrite", "--largest-growth", "inf", *more]) == 0
+
+
 COMMAND = [
     sys.executable,
     "-c",

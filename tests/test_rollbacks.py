@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,48 @@ def test_another_choice_is_recorded_in_its_turn(tmp_path: Path, numpy_backend: B
             list(resume(tmp_path / "run", numpy_backend, digits, on_divergence="stop" if _ == 0 else None))
     list(resume(tmp_path / "run", numpy_backend, digits, **how))
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("n", [None, N], ids=["alone", "replicas"])
+@pytest.mark.parametrize("growth", [1e300, math.inf])
+def test_a_run_that_may_grow_may_do_so_when_it_goes_on(
+    growth: float, n: int | None, tmp_path: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    settings, file = replace(GROWING, epochs=4), "run.json" if n is None else "replicas.json"
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    list(start(whole, settings, digits, numpy_backend, n, largest_growth=growth))
+    stop_early(run, settings, digits, numpy_backend, 3, n=n, largest_growth=growth)
+    assert json.loads((run / file).read_text())["largest_growth"] == (growth if growth < math.inf else None)
+    list(resume(run, numpy_backend, digits))
+    assert contents(run) == contents(whole)
+
+
+def test_another_growth_is_recorded_in_its_turn(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
+    list(start(tmp_path / "whole", GROWING, digits, numpy_backend, None, largest_growth=math.inf))
+    stop_early(tmp_path / "run", GROWING, digits, numpy_backend, 1)
+    for growth in (None, 2000, None):
+        with pytest.raises(TrainingDiverged, match=r"epoch 1, step 0: the loss explodes.*--largest-growth inf lets"):
+            list(resume(tmp_path / "run", numpy_backend, digits, largest_growth=growth))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["largest_growth"] == 2000.0
+    list(resume(tmp_path / "run", numpy_backend, digits, largest_growth=math.inf))
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+
+def test_a_run_that_does_not_say_how_it_is_watched_goes_on(
+    tmp_path: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    stop_early(tmp_path, GROWING, digits, numpy_backend, 1)
+    description = json.loads((tmp_path / "run.json").read_text())
+    del description["on_divergence"], description["largest_growth"]
+    (tmp_path / "run.json").write_text(json.dumps(description))
+    with pytest.raises(TrainingDiverged, match="epoch 1, step 0: the loss explodes"):
+        list(resume(tmp_path, numpy_backend, digits))
+
+
+@pytest.mark.parametrize("growth", [1.0, -3, math.nan, True, "much"])
+def test_a_growth_that_is_none_is_refused(growth: Any, numpy_backend: Backend, digits: Split) -> None:
+    with pytest.raises(SettingsError, match=r"largest_growth = .*: must be a number > 1, or infinity"):
+        train(GROWING, digits, numpy_backend, largest_growth=growth)
 
 
 def test_rolling_back_has_an_end(numpy_backend: Backend, digits: Split) -> None:

@@ -50,7 +50,7 @@ def test_run_json_says_what_was_trained_on_what(recorded: tuple[Path, list[Epoch
     run = json.loads((recorded[0] / "run.json").read_text())
     assert set(run) == {
         *("format", "id", "created", "versions", "backend", "settings", "data", "checkpoints", "sha256_start"),
-        *("on_divergence", "rollbacks", "resumed"),
+        *("on_divergence", "largest_growth", "rollbacks", "resumed"),
     }
     assert run["checkpoints"] == {"every": 1, "newest": 3}
     assert (run["rollbacks"], run["resumed"]) == ([], [])

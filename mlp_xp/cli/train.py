@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from mlp_xp.cli.options import (
 )
 from mlp_xp.cli.progress import note, note_at_once, pretraining, progress, say
 from mlp_xp.datasets import Split
+from mlp_xp.divergence import LARGEST_GROWTH
 from mlp_xp.errors import MLPXPError, RunError, SettingsError, TrainingDiverged, TrainingInterrupted
 from mlp_xp.replica_runs import record_replicas
 from mlp_xp.replicas import ReplicatedEpoch, train_replicas
@@ -32,7 +33,8 @@ from mlp_xp.runs import NEWEST, record
 from mlp_xp.stopping import Stop, stopping
 from mlp_xp.training import ON_DIVERGENCE, Epoch, train
 
-WITH_RESUME = ("resume", "backend", "device", "data", "epochs", "on_divergence")
+WATCH = ("on_divergence", "largest_growth")
+WITH_RESUME = ("resume", "backend", "device", "data", "epochs", *WATCH)
 """Options that a run that goes on can be given; all else is as it was."""
 _NOT_GIVEN = object()
 
@@ -52,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=path,
         metavar="RUN",
         help="go on with a recorded run from its last checkpoint, to the same bits as if it had never stopped; goes "
-        "with --epochs (of the whole run), --backend, --device, --on-divergence, and --data if that is elsewhere now",
+        "with --epochs (of the whole run), --backend, --device, --on-divergence, --largest-growth, and --data if that "
+        "is elsewhere now",
     )
     parser.add_argument(
         "--replicas",
@@ -82,6 +85,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="stop",
         help="if a loss or a gradient is not finite, or the loss explodes: stop (the default), or go back to the end "
         "of the epoch before and on with half the learning rate",
+    )
+    parser.add_argument(
+        "--largest-growth",
+        type=_growth,
+        default=LARGEST_GROWTH,
+        metavar="F",
+        help="the loss explodes if its mean over ten steps is more than F times what it is before anything is learnt; "
+        f"inf for never; default {LARGEST_GROWTH:g}",
     )
     add_data_arguments(parser)
     add_settings_arguments(parser)
@@ -158,15 +169,15 @@ def _begin(options: argparse.Namespace, stop: Stop) -> _Work:
     settings, source = make_settings(options), make_source(options)
     backend = open_backend(options.backend or "numpy", options.device)
     data, out, n = load_split(source), options.out, options.replicas
-    how = _how(settings.n_pretraining_epochs, stop)
+    how = _how(options, stop, settings.n_pretraining_epochs)
     recording = {name: getattr(options, name) for name in ("checkpoint_every", "keep_checkpoints", "overwrite")}
     epochs: Iterator[Epoch | ReplicatedEpoch]
     if n is None:
-        epochs = single = train(settings, data, backend, on_divergence=options.on_divergence, **how)
+        epochs = single = train(settings, data, backend, **how)
         if out is not None:
             epochs = record(out, settings, data, backend, single, source=source, **recording)
     else:
-        epochs = many = train_replicas(settings, data, backend, n, on_divergence=options.on_divergence, **how)
+        epochs = many = train_replicas(settings, data, backend, n, **how)
         if out is not None:
             epochs = record_replicas(out, settings, data, backend, many, n, source=source, **recording)
     return _Work(data, backend, settings.epochs, 0, n, out, epochs)
@@ -206,17 +217,16 @@ def _go_on(options: argparse.Namespace, stop: Stop) -> _Work:
         else:
             where = "is finished" if epoch >= n_epochs else f"goes on with epoch {epoch}, step {step}"
         note(f"{options.resume} {where}")
-        how = _how(n_pretraining, stop, pretrained)
-        on_divergence = options.on_divergence if "on_divergence" in options.given else None  # as the run says
-        epochs = recorded.resume(data, backend, epochs=options.epochs, on_divergence=on_divergence, **how)
+        epochs = recorded.resume(data, backend, epochs=options.epochs, **_how(options, stop, n_pretraining, pretrained))
     except BaseException:
         recorded.release()
         raise
     return _Work(data, backend, n_epochs, epoch, recorded.n_replicas, options.resume, epochs)
 
 
-def _how(n_pretraining_epochs: int, stop: Callable[[], bool], n_pretrained: int = 0) -> dict[str, Any]:
-    return {"on_pretrained": pretraining(n_pretraining_epochs, n_pretrained), "stop": stop}
+def _how(options: argparse.Namespace, stop: Stop, n_pretraining_epochs: int, n_pretrained: int = 0) -> dict[str, Any]:
+    watch = {name: getattr(options, name) for name in WATCH if name in options.given}  # else as the run says
+    return {"on_pretrained": pretraining(n_pretraining_epochs, n_pretrained), "stop": stop, **watch}
 
 
 def _how_to_go_on(work: _Work) -> str:
@@ -234,3 +244,13 @@ def _count(text: str) -> int:
     if not re.fullmatch("[0-9]{1,9}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number such as 1, or 0")
     return int(text)
+
+
+def _growth(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number > 1 such as 1000, or inf")
+    return value
