@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from mlp_xp.backend import Backend
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
-from mlp_xp.digests import first_link
+from mlp_xp.description import describe_replica, describe_run
 from mlp_xp.epochs import as_epochs
 from mlp_xp.errors import RunError
 from mlp_xp.files import append, remove_leftovers, write_atomically, writing
@@ -28,7 +27,7 @@ from mlp_xp.lock import FolderLock
 from mlp_xp.replicas import ReplicatedEpoch, settings_of_replicas, spread_of_rows
 from mlp_xp.run_folder import CURVE, MOST_SEEDS, PICTURE, REPLICA, REPLICAS
 from mlp_xp.run_writer import RunWriter, begin, begin_folder, line_bytes, recorded, remedy, title
-from mlp_xp.runs import check_free, describe_run, take_folder
+from mlp_xp.runs import check_free, take_folder
 from mlp_xp.settings import Settings
 
 
@@ -79,16 +78,6 @@ def record_replicas(
         lock.release()
         raise
     return recorded(lock, writers, ReplicasWriter(folder, lock, description, writers), epochs)
-
-
-def describe_replica(description: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """Return what a replica's own ``run.json`` says, given what ``replicas.json`` does and the replica's settings."""
-    own = copy.deepcopy({name: value for name, value in description.items() if name != "seeds"})
-    own["settings"] = settings.to_dict()
-    # Trained beside each other: in native arithmetic, alone it has other last bits.
-    own["replicas"] = len(description["seeds"])
-    own["sha256_start"] = first_link(settings, own["data"]["sha256_train"], own["data"]["sha256_test"])
-    return own
 
 
 class ReplicasWriter:

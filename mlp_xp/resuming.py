@@ -6,23 +6,19 @@ machine.
 
 from __future__ import annotations
 
-import math
-import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mlp_xp.backend import Backend
-from mlp_xp.checkpoint import BEGINNING, OPTIMIZER, Checkpoint
+from mlp_xp.checkpoint import BEGINNING, Checkpoint
 from mlp_xp.checkpoint_files import OfAnotherRunError, list_positions, place, read_checkpoint
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
+from mlp_xp.description import check_description, describe_data, describe_replica, describe_work, go_on, how_watched
 from mlp_xp.digests import Digests, chain, digest_arrays, first_link
-from mlp_xp.divergence import LARGEST_GROWTH
 from mlp_xp.errors import RunError, SettingsError
 from mlp_xp.files import write_atomically, writing
 from mlp_xp.lock import FolderLock
@@ -40,16 +36,13 @@ from mlp_xp.recorded import (
     unreadable,
     unusable,
 )
-from mlp_xp.replica_runs import ReplicasWriter, describe_replica
+from mlp_xp.replica_runs import ReplicasWriter
 from mlp_xp.replicas import ReplicatedEpoch, settings_of_replicas, train_replicas
 from mlp_xp.run_folder import CHECKPOINTS, CURVE, PICTURE, REPLICA, REPLICAS, RUN, STEPS, resume_command
 from mlp_xp.run_writer import Past, RunWriter, json_bytes, recorded, remedy
-from mlp_xp.runs import Alone, describe_data, describe_work
+from mlp_xp.runs import Alone
 from mlp_xp.settings import Settings
-from mlp_xp.training import NUMBERS, ON_DIVERGENCE, Epoch, check_is_split, never, train
-
-MOST_RESUMED = 1000
-"""Times that ``run.json`` tells of, the first besides; it would grow beyond what is read of it."""
+from mlp_xp.training import NUMBERS, Epoch, check_is_split, never, train
 
 
 def resume(
@@ -203,16 +196,14 @@ class RecordedTraining:
             else:
                 self._networks = [_Network(self.folder, first, Settings.from_dict(first["settings"]))]
             if self._whole is not None:
-                _check_description(self._whole)
+                check_description(self._whole)
             for network in self._networks:
                 with understanding(network.folder / RUN if network.is_begun else path, "a run that can go on"):
-                    _check_description(network.description, sha256_start=str)
+                    check_description(network.description, sha256_start=str)
             self.source = read_source(first)
             work = (first["resumed"] or [first])[-1]["backend"]
             self.backend, self.device = str(work["name"]), str(work["device"])
-            self.on_divergence = str(first.get("on_divergence", "stop"))
-            growth = first.get("largest_growth", LARGEST_GROWTH)
-            self.largest_growth = math.inf if growth is None else growth
+            self.on_divergence, self.largest_growth = how_watched(first)
         self.settings = self._networks[0].settings
         self._find_past()
         checkpoint = self._networks[0].past.checkpoint
@@ -313,14 +304,14 @@ class RecordedTraining:
         work = None if is_over else {**self.position._asdict(), **describe_work(backend)}
         whole = None if self.n_replicas is None else self.folder
         for network in self._networks:
-            _go_on(network.description, settings.epochs, watch, work, network.past.checkpoint)
+            go_on(network.description, settings.epochs, watch, work, network.past.checkpoint)
         writers = [
             RunWriter(network.folder, self._lock, network.description, network.past, whole=whole)
             for network in self._networks
         ]
         if self._whole is None:
             return recorded(self._lock, writers, Alone(writers[0]), single)
-        _go_on(self._whole, settings.epochs, watch, work, self._networks[0].past.checkpoint)
+        go_on(self._whole, settings.epochs, watch, work, self._networks[0].past.checkpoint)
         with writing(self.folder, remedy=partial(remedy, self.folder)):
             self._lock.check()
             write_atomically(self.folder / REPLICAS, json_bytes(self._whole))
@@ -345,39 +336,6 @@ class RecordedTraining:
                 raise unusable(path, "its settings are not those it was begun with")
 
 
-def _check_description(description: dict[str, Any], **more: type) -> None:
-    """See that what is written on, or above the picture, is there, and of its kind.
-
-    Parameters
-    ----------
-    description : dict
-    **more : type
-        The kinds of what this one has besides.
-
-    Raises
-    ------
-    KeyError, TypeError
-    """
-    kinds: dict[str, type] = {"id": str, "checkpoints": dict, "rollbacks": list, "resumed": list, **more}
-    for name, kind in kinds.items():
-        if not isinstance(found := description[name], kind):
-            raise TypeError(f"{name!r} is {reprlib.repr(found)}")
-    if (found := description.get("on_divergence", "stop")) not in ON_DIVERGENCE:
-        raise TypeError(f"'on_divergence' is {reprlib.repr(found)}")
-    if (found := description.get("largest_growth")) is not None and not (type(found) is float and found > 1):
-        raise TypeError(f"'largest_growth' is {reprlib.repr(found)}")
-    for name in ("every", "newest"):
-        if type(found := description["checkpoints"][name]) is not int or found < 0:
-            raise TypeError(f"{name!r} of 'checkpoints' is {reprlib.repr(found)}")
-    works = [description, *description["resumed"]]
-    for named, whose in [("data", description), *(("backend", work) for work in works)]:
-        if not isinstance(found := whose[named].get("name"), str):
-            raise TypeError(f"'name' of {named!r} is {reprlib.repr(found)}, not a text")
-    for rollback in description["rollbacks"]:
-        if type(rollback["epoch"]) is not int or type(rollback["learning_rate"]) is not float:
-            raise TypeError(f"'rollbacks' has {reprlib.repr(rollback)}")
-
-
 def _replicas(folder: Path, whole: dict[str, Any]) -> list[_Network]:
     """Return the replicas, those included that a training that stopped at once has not described yet."""
     networks = []
@@ -390,32 +348,6 @@ def _replicas(folder: Path, whole: dict[str, Any]) -> list[_Network]:
             description = describe_replica(whole, settings)
         networks.append(_Network(own, description, Settings.from_dict(description["settings"]), is_begun))
     return networks
-
-
-def _go_on(
-    description: dict[str, Any],
-    epochs: int,
-    watch: dict[str, str | float | None],
-    work: dict[str, Any] | None,
-    checkpoint: Checkpoint | None,
-) -> None:
-    """Note in a description that the training goes on; ``work`` is None if nothing is left to do."""
-    description["settings"]["epochs"] = epochs
-    description.update(watch)
-    description["rollbacks"] = [each for each in description["rollbacks"] if _is_behind(each, checkpoint)]
-    if work is not None:
-        description["resumed"].append(work)
-    del description["resumed"][1:-MOST_RESUMED]
-
-
-def _is_behind(rollback: dict[str, Any], checkpoint: Checkpoint | None) -> bool:
-    """Tell whether a rollback came before a checkpoint; where it came after, it will happen again."""
-    epoch, step, _ = BEGINNING if checkpoint is None else checkpoint.position
-    if checkpoint is None or step == 0 or rollback["epoch"] != epoch:
-        return bool(rollback["epoch"] < epoch)
-    # Within the epoch that was begun again, the checkpoint's own learning rate tells how often it was by then.
-    rate = checkpoint.tensors.get(f"{OPTIMIZER}.learning_rate", np.inf)
-    return bool(np.all(rollback["learning_rate"] >= rate))
 
 
 def _count_epochs(network: _Network) -> int:

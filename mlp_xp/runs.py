@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 import errno
-import platform
-import secrets
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
-import mlp_xp
 from mlp_xp.backend import Backend
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
-from mlp_xp.digests import first_link
-from mlp_xp.epochs import Epochs, as_epochs
-from mlp_xp.errors import RunError, SettingsError
+from mlp_xp.description import describe_run
+from mlp_xp.epochs import as_epochs
+from mlp_xp.errors import RunError
 from mlp_xp.files import make_folder, writing
 from mlp_xp.lock import FolderLock
-from mlp_xp.run_folder import CHECKPOINTS, FILES, FORMAT, REPLICA, REPLICAS, RUN, resume_command
+from mlp_xp.run_folder import CHECKPOINTS, FILES, REPLICA, REPLICAS, RUN, resume_command
 from mlp_xp.run_writer import RunWriter, begin, recorded
 from mlp_xp.settings import Settings
 from mlp_xp.training import Epoch
-
-NEWEST = 3
-"""Checkpoints that are kept besides the best, unless all are."""
-
-
-def describe_data(data: Split) -> dict[str, Any]:
-    """Return what ``run.json`` says of the data, wherever they lie."""
-    train, test = data
-    return {
-        "n_train": train.n_samples,
-        "n_test": test.n_samples,
-        "n_features": train.n_features,
-        "n_classes": train.n_classes,
-        "scale": train.scale,
-        "sha256_train": train.digest(),
-        "sha256_test": test.digest(),
-    }
 
 
 def record(
@@ -77,8 +54,8 @@ def record(
         Write a checkpoint after every so many epochs, and after the last, from which the training can go on and
         `mlp_xp.verification.verify` can start; 0 for none.
     keep_checkpoints : int, optional
-        Keep so many of the newest, and the one with the least test loss; 0 for all. By default `NEWEST`, but all in
-        exact arithmetic, whose runs can be verified on other machines.
+        Keep so many of the newest, and the one with the least test loss; 0 for all. By default
+        `mlp_xp.description.NEWEST`, but all in exact arithmetic, whose runs can be verified on other machines.
     overwrite : bool
         Whether a run that is already there may be replaced. It is gone as soon as this call returns, not only when
         the new one has finished an epoch; if ``run.json`` cannot be written, it stays as it was.
@@ -161,54 +138,3 @@ def check_free(folder: Path, overwrite: bool, *, whole: Path | None = None) -> N
         if any((folder / name).exists() for name in (RUN, REPLICAS)):
             how = f", or go on with it: {resume_command(folder)}"
         raise RunError(f"{folder} already holds a run; choose another --out, or replace it with --overwrite{how}")
-
-
-def describe_run(
-    settings: Settings,
-    data: Split,
-    backend: Backend,
-    epochs: Epochs[Any],
-    source: DataSource | None,
-    checkpoint_every: int,
-    keep_checkpoints: int | None,
-) -> dict[str, Any]:
-    """Return what ``run.json`` holds; the arguments are those of `record`, and so are the errors."""
-    if keep_checkpoints is None:
-        keep_checkpoints = 0 if settings.arithmetic == "exact" else NEWEST
-    for name, value in (("checkpoint_every", checkpoint_every), ("keep_checkpoints", keep_checkpoints)):
-        if value < 0:
-            raise SettingsError(f"{name} = {value!r}: must be a whole number ≥ 0")
-    if epochs.start is not None and (epoch := epochs.start[0].position.epoch) > 0:
-        raise SettingsError(
-            f"epochs begin with epoch {epoch}, but a run with epoch 0; go on with a recorded one by mlp_xp.resume"
-        )
-    about_data = describe_data(data)
-    return {
-        "format": FORMAT,
-        "id": secrets.token_hex(8),
-        **describe_work(backend),
-        "settings": settings.to_dict(),
-        "data": {
-            "name": data.train.name,
-            "source": None if source is None else source.to_dict(),
-            **about_data,
-        },
-        "checkpoints": {"every": checkpoint_every, "newest": keep_checkpoints},
-        "sha256_start": first_link(settings, about_data["sha256_train"], about_data["sha256_test"]),
-        **epochs.watch(),
-        "rollbacks": [],
-        "resumed": [],
-    }
-
-
-def describe_work(backend: Backend) -> dict[str, Any]:
-    """Return when, with which versions and on what a training is begun, or goes on."""
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {
-            "mlp_xp": mlp_xp.__version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-        },
-        "backend": {"name": backend.name, **backend.describe()},
-    }

@@ -22,6 +22,7 @@ import numpy as np
 from mlp_xp.backend import Backend
 from mlp_xp.checkpoint import LAYERS, OPTIMIZER, Checkpoint, select
 from mlp_xp.datasets.dataset import Split
+from mlp_xp.description import describe_data
 from mlp_xp.digests import Digests, chain, digest_arrays, first_link
 from mlp_xp.errors import Disagreement, RunError, SettingsError, TrainingDiverged
 from mlp_xp.model import mean
@@ -36,7 +37,6 @@ from mlp_xp.recorded import (
     understanding,
 )
 from mlp_xp.run_folder import CURVE, RUN, STEPS, WEIGHTS, checkpoint_path
-from mlp_xp.runs import describe_data
 from mlp_xp.settings import Settings
 from mlp_xp.training import NUMBERS, Epoch, train
 
@@ -59,7 +59,7 @@ class RecordedRun:
     source : DataSource or None
         Where the data came from; None if they were arrays of the library's user.
     data : dict
-        What is said of the data, as `mlp_xp.runs.describe_data` says it.
+        What is said of the data, as `mlp_xp.description.describe_data` says it.
     sha256_start : str
         The chain's first link.
     backend, device : str

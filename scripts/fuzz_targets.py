@@ -36,13 +36,13 @@ from mlp_xp.checkpoint import Position
 from mlp_xp.checkpoint_files import read_checkpoint
 from mlp_xp.datasets import csv, idx, npy
 from mlp_xp.datasets.targets import to_dataset
+from mlp_xp.description import describe_work
 from mlp_xp.errors import MLPXPError, TrainingInterrupted
 from mlp_xp.neural_network import MLPClassifier, load, save
 from mlp_xp.plots import put_title
 from mlp_xp.recorded import load_model, read_description
 from mlp_xp.replica_runs import record_replicas
 from mlp_xp.resuming import RecordedTraining
-from mlp_xp.runs import describe_work
 from mlp_xp.verification import RecordedRun, check_files
 
 MOST_SECONDS = 1.0

@@ -23,13 +23,14 @@ from mlp_xp.cli.options import (
 )
 from mlp_xp.cli.progress import note, note_at_once, pretraining, progress, say
 from mlp_xp.datasets import Split
+from mlp_xp.description import NEWEST
 from mlp_xp.divergence import LARGEST_GROWTH
 from mlp_xp.errors import MLPXPError, RunError, SettingsError, TrainingDiverged, TrainingInterrupted
 from mlp_xp.replica_runs import record_replicas
 from mlp_xp.replicas import ReplicatedEpoch, train_replicas
 from mlp_xp.resuming import RecordedTraining
 from mlp_xp.run_folder import how_to_go_on, may_have_checkpoint, resume_command
-from mlp_xp.runs import NEWEST, record
+from mlp_xp.runs import record
 from mlp_xp.stopping import Stop, stopping
 from mlp_xp.training import ON_DIVERGENCE, Epoch, train
 
