@@ -28,9 +28,9 @@ from matplotlib.figure import Figure
 
 import mlp_xp
 import mlp_xp.checkpoint_files
+import mlp_xp.description
 import mlp_xp.disk
 import mlp_xp.resuming
-import mlp_xp.runs
 import mlp_xp.trainer
 from mlp_xp.checkpoint import Position
 from mlp_xp.checkpoint_files import read_checkpoint
@@ -169,7 +169,7 @@ def _of_data(folder: Path) -> dict[str, Target]:
 
 
 def _of_runs(folder: Path) -> dict[str, Target]:
-    with mock.patch.object(mlp_xp.runs, "secrets") as secrets:
+    with mock.patch.object(mlp_xp.description, "secrets") as secrets:
         secrets.token_hex.return_value = "0" * 16  # a run's id: the corpus has files of the same one
         return _of_recorded(folder)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import mlp_xp.resuming
+import mlp_xp.description
 import mlp_xp.trainer
 from faults import FaultyDisk
 from mlp_xp import disk
@@ -288,7 +288,7 @@ def test_a_finished_training_notes_no_more_work(tmp_path: Path, numpy_backend: B
 def test_a_run_that_is_resumed_for_ever_stays_readable(
     tmp_path: Path, numpy_backend: Backend, digits: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mlp_xp.resuming, "MOST_RESUMED", 2)
+    monkeypatch.setattr(mlp_xp.description, "MOST_RESUMED", 2)
     stop_early(tmp_path, NATIVE, digits, numpy_backend, 3)
     edit_json(lambda run: run["resumed"].append({"backend": {"name": "other", "device": "cpu"}, "epoch": -1}))(tmp_path)
     for after in (1, 1, 1, 2):
