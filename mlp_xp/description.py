@@ -19,11 +19,11 @@ from mlp_xp.checkpoint import BEGINNING, OPTIMIZER, Checkpoint
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.source import DataSource
 from mlp_xp.digests import first_link
-from mlp_xp.divergence import LARGEST_GROWTH
+from mlp_xp.divergence import LARGEST_GROWTH, is_growth
 from mlp_xp.epochs import Epochs
 from mlp_xp.errors import SettingsError
 from mlp_xp.run_folder import FORMAT
-from mlp_xp.settings import Settings
+from mlp_xp.settings import Settings, is_real
 from mlp_xp.training import ON_DIVERGENCE
 
 NEWEST = 3
@@ -127,7 +127,7 @@ def check_description(description: dict[str, Any], **more: type) -> None:
     on_divergence, growth = how_watched(description)
     if on_divergence not in ON_DIVERGENCE:
         raise TypeError(f"'on_divergence' is {reprlib.repr(on_divergence)}")
-    if not (type(growth) is float and growth > 1):
+    if not is_growth(growth):
         raise TypeError(f"'largest_growth' is {reprlib.repr(growth)}")
     for name in ("every", "newest"):
         if type(found := description["checkpoints"][name]) is not int or found < 0:
@@ -137,7 +137,7 @@ def check_description(description: dict[str, Any], **more: type) -> None:
         if not isinstance(found := whose[named].get("name"), str):
             raise TypeError(f"'name' of {named!r} is {reprlib.repr(found)}, not a text")
     for rollback in description["rollbacks"]:
-        if type(rollback["epoch"]) is not int or type(rollback["learning_rate"]) is not float:
+        if type(rollback["epoch"]) is not int or not is_real(rollback["learning_rate"]):
             raise TypeError(f"'rollbacks' has {reprlib.repr(rollback)}")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -17,6 +18,7 @@ from mlp_xp.loop import Loop, Piece
 from mlp_xp.losses import LOSSES, encode_targets
 from mlp_xp.network import Parameters, forward
 from mlp_xp.objective import Objective, operands
+from mlp_xp.settings import is_real
 from mlp_xp.step import TrainingStep
 
 if TYPE_CHECKING:
@@ -55,6 +57,11 @@ class Rollback(NamedTuple):
     def __str__(self) -> str:
         what, _, _ = self.reason.partition("; try")  # what follows is advice
         return f"{what}; began epoch {self.epoch} again with the learning rate {self.learning_rate:g}"
+
+
+def is_growth(value: Any) -> bool:
+    """Tell whether a number of Python's own can be the largest growth of a loss: > 1, perhaps infinity."""
+    return (is_real(value) and value > 1) or (type(value) is float and value == math.inf)
 
 
 def untrained_loss(objective: Objective, data: Dataset, backend: Backend, dtype: str) -> float:

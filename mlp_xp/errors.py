@@ -44,9 +44,12 @@ class TrainingDiverged(MLPXPError, ArithmeticError):  # noqa: N818 - names an ev
     ----------
     can_roll_back : bool
         Whether ``on_divergence="rollback"`` would have begun the epoch again, with a smaller learning rate.
+    explodes : bool
+        Whether the loss is finite, so that a larger ``largest_growth`` would have let it be.
     """
 
     can_roll_back = False
+    explodes = False
 
 
 class TrainingInterrupted(MLPXPError):  # noqa: N818 - an event

@@ -38,7 +38,7 @@ CHOICES: Mapping[str, Iterable[str]] = {
 """The settings that are names, each with its allowed ones."""
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a number (such as NumPy's) as Python's own, which JSON can hold; anything else as it is."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return value
@@ -49,7 +49,8 @@ def _whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _real(value: object) -> bool:
+def is_real(value: object) -> bool:
+    """Tell whether it is a finite number of Python's own, and no truth value."""
     # Compared, not converted: an int may be too large for a float.
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
@@ -148,11 +149,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
         sizes = self.hidden_layer_sizes
         _require(isinstance(sizes, Iterable), "hidden_layer_sizes", self, "a list such as (256, 256)")
         # A list, as JSON gives it, would make the settings unhashable.
-        object.__setattr__(self, "hidden_layer_sizes", tuple(map(_plain, sizes)))
+        object.__setattr__(self, "hidden_layer_sizes", tuple(map(plain, sizes)))
         if not self.dtype:
             object.__setattr__(self, "dtype", "float64" if self.arithmetic == "exact" else "float32")
         for name, allowed in CHOICES.items():
@@ -168,13 +169,13 @@ class Settings:
             _require(_whole(getattr(self, name), least), name, self, f"a whole number ≥ {least}")
         _require(self.seed < SEEDS, "seed", self, f"a whole number < {SEEDS}")
         for name in ("learning_rate", "epsilon"):
-            _require(_real(getattr(self, name)) and getattr(self, name) > 0, name, self, "a number > 0")
+            _require(is_real(getattr(self, name)) and getattr(self, name) > 0, name, self, "a number > 0")
         for name in ("momentum", "beta_1", "beta_2", "dropout"):
-            _require(_real(getattr(self, name)) and 0 <= getattr(self, name) < 1, name, self, "a number in [0, 1)")
+            _require(is_real(getattr(self, name)) and 0 <= getattr(self, name) < 1, name, self, "a number in [0, 1)")
         _require(self.momentum == 0 or self.optimizer == "sgd", "momentum", self, "0 unless optimizer = 'sgd'")
-        _require(_real(self.l2) and self.l2 >= 0, "l2", self, "a number ≥ 0")
+        _require(is_real(self.l2) and self.l2 >= 0, "l2", self, "a number ≥ 0")
         norm = self.max_gradient_norm
-        _require(norm is None or (_real(norm) and norm > 0), "max_gradient_norm", self, "a number > 0, or None")
+        _require(norm is None or (is_real(norm) and norm > 0), "max_gradient_norm", self, "a number > 0, or None")
         reals = [name for name in REALS if getattr(self, name) is not None]
         for name in reals:  # 1 and 1.0 are the same setting: they must be recorded alike
             object.__setattr__(self, name, float(getattr(self, name)) + 0.0)

@@ -18,7 +18,16 @@ from mlp_xp.checkpoint import Checkpoint, host_tensors
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.files import data_error
 from mlp_xp.digests import Digests, first_link, link
-from mlp_xp.divergence import LARGEST, LARGEST_GROWTH, STREAK, Rollback, diagnose, find_divergence, untrained_loss
+from mlp_xp.divergence import (
+    LARGEST,
+    LARGEST_GROWTH,
+    STREAK,
+    Rollback,
+    diagnose,
+    find_divergence,
+    is_growth,
+    untrained_loss,
+)
 from mlp_xp.epochs import Epochs
 from mlp_xp.errors import RunError, SettingsError, TrainingDiverged, TrainingInterrupted
 from mlp_xp.loop import Piece
@@ -26,7 +35,7 @@ from mlp_xp.model import Model, mean
 from mlp_xp.network import Parameters
 from mlp_xp.pretraining import Pretrained
 from mlp_xp.segments import Rows, open_rows
-from mlp_xp.settings import Settings
+from mlp_xp.settings import Settings, plain
 from mlp_xp.trainer import Trainer, check_targets
 
 if TYPE_CHECKING:
@@ -206,9 +215,9 @@ def train_each(
         raise SettingsError(f"backend is a {type(backend).__name__}: give what mlp_xp.open_backend returns")
     if on_divergence not in ON_DIVERGENCE:
         raise SettingsError(f"on_divergence = {on_divergence!r}: must be {' or '.join(ON_DIVERGENCE)}")
-    if not (isinstance(largest_growth, int | float) and largest_growth > 1):
+    if not is_growth(growth := plain(largest_growth)):
         raise SettingsError(f"largest_growth = {largest_growth!r}: must be a number > 1, or infinity")
-    largest_growth = float(largest_growth)
+    growth = float(growth)
     _check_kind(data)
     with backend.working():
         trainer = Trainer(settings, data.train, backend, initial, replicas)
@@ -222,9 +231,9 @@ def train_each(
         else:
             trainer.restore(start)
     untrained = cache(partial(untrained_loss, trainer.objective, data.train, backend, settings.dtype))
-    course = _Course(trainer, test_rows, tuple(start), stop, dict(learning_rates), largest_growth, untrained)
+    course = _Course(trainer, test_rows, tuple(start), stop, dict(learning_rates), growth, untrained)
     records = course.run(on_pretrained, rolls_back=on_divergence == "rollback")
-    return Epochs(records, course.good if is_given else None, on_divergence, largest_growth)
+    return Epochs(records, course.good if is_given else None, on_divergence, growth)
 
 
 @dataclass
@@ -423,9 +432,9 @@ class _Course:
             f"try a smaller --learning-rate (now {trainer.learning_rate:g}), or scale the features (and the numbers of "
             "a regression) to magnitudes near 1 (--scale)"
         )
-        if step is not None and np.isfinite(losses[i, step]):
-            parts.append("if such losses are to be expected, --largest-growth inf lets them be")
-        return TrainingDiverged("; ".join(parts))
+        error = TrainingDiverged("; ".join(parts))
+        error.explodes = step is not None and math.isfinite(losses[i, step])
+        return error
 
 
 def check_is_split(data: object) -> None:

@@ -167,7 +167,8 @@ def test_a_loss_may_be_let_grow(more: list[str], tmp_path: Path, capsys: pytest.
     run = str(tmp_path)
     options = "--hidden= --loss squared_error --batch-size 200 --learning-rate 0.26 --epochs 3"
     assert main(["train", *options.split(), "--out", run, *more]) == 2
-    assert capsys.readouterr().err.endswith("; if such losses are to be expected, --largest-growth inf lets them be\n")
+    way_out = f"mlp-xp: if such a loss is to be expected: mlp-xp train --resume {run} --largest-growth inf\n"
+    assert way_out in capsys.readouterr().err
     assert main(["train", "--resume", run, "--largest-growth", "inf"]) == 0
     assert main(["train", *options.split(), "--out", run, "--overwrite", "--largest-growth", "inf", *more]) == 0
 
@@ -310,3 +311,4 @@ def test_no_rollback_is_advised_where_none_helps(
     error = capsys.readouterr().err
     assert "the loss is" in error
     assert "--on-divergence" not in error
+    assert "--largest-growth" not in error

@@ -247,6 +247,17 @@ def test_a_loss_that_stops_being_finite_says_where_and_what_to_try(capsys: pytes
         output.err,
         flags=re.MULTILINE,
     )
+    assert "--largest-growth" not in output.err, "which would not help"
+
+
+def test_a_loss_that_explodes_says_how_to_let_it(capsys: pytest.CaptureFixture[str]) -> None:
+    options = "--hidden= --loss squared_error --batch-size 200 --learning-rate 0.26 --epochs 2"
+    arguments = ["train", *options.split()]
+    assert main(arguments) == 2
+    advice, error = capsys.readouterr().err.splitlines()[-2:]
+    assert advice == "mlp-xp: if such a loss is to be expected: train again, with --largest-growth inf"
+    assert error.startswith("mlp-xp: error: epoch 1, step 0: the loss explodes: ")
+    assert main([*arguments, "--largest-growth", "inf"]) == 0
 
 
 def test_what_was_saved_before_a_divergence_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,6 +121,24 @@ def test_the_loss_of_an_untrained_network(
     assert found == pytest.approx(np.mean(expected), rel=64 * float(np.finfo(dtype).eps))
 
 
+def test_a_training_asks_for_it_once_and_only_if_it_may_decide(
+    numpy_backend: Backend, digits: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def count(*arguments: object) -> float:
+        calls.append(arguments)
+        return 1e30
+
+    monkeypatch.setattr("mlp_xp.training.untrained_loss", count)
+    growing = replace(SETTINGS, hidden_layer_sizes=(), loss="squared_error", batch_size=200, learning_rate=0.26)
+    list(train(replace(growing, learning_rate=0.1), digits, numpy_backend))
+    list(train(growing, digits, numpy_backend, largest_growth=np.inf))
+    assert calls == []
+    list(train(replace(growing, epochs=4), digits, numpy_backend))
+    assert len(calls) == 1
+
+
 def test_a_first_batch_without_what_is_hard_is_no_measure(numpy_backend: Backend) -> None:
     """Of 600 rows, few have a large number to predict, and the first batch of some seeds has none of them."""
     rng = np.random.default_rng(0)

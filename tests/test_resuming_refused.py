@@ -163,6 +163,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "rollbacks of nothing": (edit_json(lambda d: d.update(rollbacks=[3])), "not a run's description: "),
     "a growth in words": (edit_json(lambda d: d.update(largest_growth="inf")), "'largest_growth' is 'inf'"),
     "a growth that is none": (edit_json(lambda d: d.update(largest_growth=0.5)), "'largest_growth' is 0.5"),
+    "a growth of 400 digits": (edit_json(lambda d: d.update(largest_growth=10**400)), "'largest_growth' is 1000"),
     "resumed in words": (edit_json(lambda d: d.update(resumed="often")), "not a run's description: "),
     "data without a name": (edit_json(lambda d: d["data"].pop("name")), "'name' of 'data' is None, not a text"),
     "data of a number's name": (edit_json(lambda d: d["data"].update(name=3)), "'name' of 'data' is 3, not a text"),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mlp_xp.backend import Backend
@@ -132,21 +133,47 @@ def test_a_run_that_may_grow_may_do_so_when_it_goes_on(
     settings, file = replace(GROWING, epochs=4), "run.json" if n is None else "replicas.json"
     whole, run = tmp_path / "whole", tmp_path / "run"
     list(start(whole, settings, digits, numpy_backend, n, largest_growth=growth))
-    stop_early(run, settings, digits, numpy_backend, 3, n=n, largest_growth=growth)
+    said = stop_early(run, settings, digits, numpy_backend, 3, n=n, largest_growth=growth)
+    assert said == "interrupted in epoch 1, after 4 of its steps"
     assert json.loads((run / file).read_text())["largest_growth"] == (growth if growth < math.inf else None)
     list(resume(run, numpy_backend, digits))
     assert contents(run) == contents(whole)
 
 
-def test_another_growth_is_recorded_in_its_turn(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
-    list(start(tmp_path / "whole", GROWING, digits, numpy_backend, None, largest_growth=math.inf))
-    stop_early(tmp_path / "run", GROWING, digits, numpy_backend, 1)
-    for growth in (None, 2000, None):
-        with pytest.raises(TrainingDiverged, match=r"epoch 1, step 0: the loss explodes.*--largest-growth inf lets"):
-            list(resume(tmp_path / "run", numpy_backend, digits, largest_growth=growth))
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["largest_growth"] == 2000.0
-    list(resume(tmp_path / "run", numpy_backend, digits, largest_growth=math.inf))
-    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+@pytest.mark.parametrize("n", [None, N], ids=["alone", "replicas"])
+def test_another_growth_is_recorded_in_its_turn(
+    n: int | None, tmp_path: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    whole, run, file = tmp_path / "whole", tmp_path / "run", "run.json" if n is None else "replicas.json"
+    list(start(whole, GROWING, digits, numpy_backend, n, largest_growth=math.inf))
+    stop_early(run, GROWING, digits, numpy_backend, 1, n=n)
+    growths: list[Any] = [None, np.float32(2000), None]
+    for growth in growths:
+        with pytest.raises(TrainingDiverged, match="epoch 1, step 0: the loss explodes") as caught:
+            list(resume(run, numpy_backend, digits, largest_growth=growth))
+        assert caught.value.explodes
+    assert json.loads((run / file).read_text())["largest_growth"] == 2000.0
+    list(resume(run, numpy_backend, digits, largest_growth=math.inf))
+    assert contents(run) == contents(whole)
+    if n is None:
+        assert len(list(verify(RecordedRun(run), digits, numpy_backend))) == 3
+
+
+def test_numbers_that_another_program_wrote_without_a_point_are_the_same(
+    tmp_path: Path, numpy_backend: Backend, digits: Split
+) -> None:
+    """JavaScript's and jq's do, for whole numbers."""
+    settings = replace(GROWING, learning_rate=2.0)
+    list(start(tmp_path, settings, digits, numpy_backend, None, on_divergence="rollback", largest_growth=2))
+    description = json.loads((tmp_path / "run.json").read_text())
+    assert description["rollbacks"][0]["learning_rate"] == 1.0
+    description["largest_growth"] = int(description["largest_growth"])
+    description["rollbacks"][0]["learning_rate"] = 1
+    (tmp_path / "run.json").write_text(json.dumps(description))
+    assert len(list(resume(tmp_path, numpy_backend, digits, epochs=4))) == 1
+    again = json.loads((tmp_path / "run.json").read_text())
+    assert again["largest_growth"] == 2.0
+    assert again["rollbacks"] == description["rollbacks"]
 
 
 def test_a_run_that_does_not_say_how_it_is_watched_goes_on(
@@ -160,7 +187,7 @@ def test_a_run_that_does_not_say_how_it_is_watched_goes_on(
         list(resume(tmp_path, numpy_backend, digits))
 
 
-@pytest.mark.parametrize("growth", [1.0, -3, math.nan, True, "much"])
+@pytest.mark.parametrize("growth", [1.0, -3, math.nan, -math.inf, True, "much", 10**400, None, np.ones(2)])
 def test_a_growth_that_is_none_is_refused(growth: Any, numpy_backend: Backend, digits: Split) -> None:
     with pytest.raises(SettingsError, match=r"largest_growth = .*: must be a number > 1, or infinity"):
         train(GROWING, digits, numpy_backend, largest_growth=growth)

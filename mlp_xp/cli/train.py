@@ -34,8 +34,9 @@ from mlp_xp.runs import record
 from mlp_xp.stopping import Stop, stopping
 from mlp_xp.training import ON_DIVERGENCE, Epoch, train
 
-WATCH = ("on_divergence", "largest_growth")
-WITH_RESUME = ("resume", "backend", "device", "data", "epochs", *WATCH)
+DIVERGENCE = ("on_divergence", "largest_growth")
+"""Options that say what to do when, and that a recorded run keeps to."""
+WITH_RESUME = ("resume", "backend", "device", "data", "epochs", *DIVERGENCE)
 """Options that a run that goes on can be given; all else is as it was."""
 _NOT_GIVEN = object()
 
@@ -139,10 +140,7 @@ def _train(work: _Work, stop: Stop) -> int:
     except RunError:
         raise  # says it
     except TrainingDiverged as error:
-        if error.can_roll_back and work.folder is not None:
-            may_go_on = may_have_checkpoint(work.folder)
-            how = resume_command(work.folder) if may_go_on else "train again, with --overwrite and"
-            note(f"to go on with half the learning rate: {how} --on-divergence rollback")
+        _advise(error, work.folder)
         raise
     except (MLPXPError, MemoryError):
         note(_how_to_go_on(work))
@@ -226,8 +224,20 @@ def _go_on(options: argparse.Namespace, stop: Stop) -> _Work:
 
 
 def _how(options: argparse.Namespace, stop: Stop, n_pretraining_epochs: int, n_pretrained: int = 0) -> dict[str, Any]:
-    watch = {name: getattr(options, name) for name in WATCH if name in options.given}  # else as the run says
+    watch = {name: getattr(options, name) for name in DIVERGENCE if name in options.given}  # else as the run says
     return {"on_pretrained": pretraining(n_pretraining_epochs, n_pretrained), "stop": stop, **watch}
+
+
+def _advise(error: TrainingDiverged, folder: Path | None) -> None:
+    """Say which options there are for a training that diverged."""
+    if folder is None:
+        how = "train again, with"
+    else:
+        how = resume_command(folder) if may_have_checkpoint(folder) else "train again, with --overwrite and"
+    if error.can_roll_back and folder is not None:
+        note(f"to go on with half the learning rate: {how} --on-divergence rollback")
+    if error.explodes:
+        note(f"if such a loss is to be expected: {how} --largest-growth inf")
 
 
 def _how_to_go_on(work: _Work) -> str:
