@@ -61,6 +61,8 @@ def describe_run(
     for name, value in (("checkpoint_every", checkpoint_every), ("keep_checkpoints", keep_checkpoints)):
         if value < 0:
             raise SettingsError(f"{name} = {value!r}: must be a whole number ≥ 0")
+    if epochs.settings not in (None, settings):
+        raise SettingsError("settings are not those that the epochs are trained with; give the same ones")
     if epochs.start is not None and (epoch := epochs.start[0].position.epoch) > 0:
         raise SettingsError(
             f"epochs begin with epoch {epoch}, but a run with epoch 0; go on with a recorded one by mlp_xp.resume"
@@ -97,6 +99,12 @@ def describe_work(backend: Backend) -> dict[str, Any]:
     }
 
 
+def made_with(work: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides the last bits of a training, of what `describe_work` told."""
+    versions = {name: value for name, value in work.get("versions", {}).items() if name != "python"}
+    return {**versions, **work["backend"]}
+
+
 def describe_replica(description: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """Return what a replica's own ``run.json`` says, given what ``replicas.json`` does and the replica's settings."""
     own = copy.deepcopy({name: value for name, value in description.items() if name != "seeds"})
@@ -124,6 +132,8 @@ def check_description(description: dict[str, Any], **more: type) -> None:
     for name, kind in kinds.items():
         if not isinstance(found := description[name], kind):
             raise TypeError(f"{name!r} is {reprlib.repr(found)}")
+    if not description["id"].isascii():  # it is in the checkpoints, too, as UTF-8, which not every text can be
+        raise TypeError(f"'id' is {reprlib.repr(description['id'])}")
     on_divergence, growth = how_watched(description)
     if on_divergence not in ON_DIVERGENCE:
         raise TypeError(f"'on_divergence' is {reprlib.repr(on_divergence)}")

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from mlp_xp.checkpoint import Checkpoint
 from mlp_xp.divergence import LARGEST_GROWTH
+from mlp_xp.settings import Settings
 
 Record = TypeVar("Record")
 Other = TypeVar("Other")
@@ -27,12 +28,15 @@ class Epochs(Generic[Record]):
     on_divergence : str
     largest_growth : float
         Both as of `mlp_xp.training.train`.
+    settings : Settings or None
+        Of the training, if known.
     """
 
     records: Iterator[Record]
     start: tuple[Checkpoint, ...] | None
     on_divergence: str = "stop"
     largest_growth: float = LARGEST_GROWTH
+    settings: Settings | None = None
 
     def __iter__(self) -> Iterator[Record]:
         return self
@@ -42,7 +46,8 @@ class Epochs(Generic[Record]):
 
     def map(self, function: Callable[[Record], Other]) -> Epochs[Other]:
         """Return the same training, with what the function makes of every epoch."""
-        return Epochs(map(function, self.records), self.start, self.on_divergence, self.largest_growth)
+        mapped = map(function, self.records)
+        return Epochs(mapped, self.start, self.on_divergence, self.largest_growth, self.settings)
 
     def watch(self) -> dict[str, str | float | None]:
         """Return how the losses are watched, as JSON can hold it: it has no infinity."""

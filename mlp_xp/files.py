@@ -68,6 +68,20 @@ def write_atomically(path: Path, content: bytes) -> None:
     disk.DISK.sync_folder(path.parent)
 
 
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file that a user named: as a whole, unless it is a device or a pipe, which nothing may take the place of.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; an old file is then still whole.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_bytes(content)
+    else:
+        write_atomically(path.resolve(), content)  # a link stays, and what it leads to is replaced
+
+
 def _name(error: OSError, path: Path) -> None:
     """Let an error name the file that was asked for, not the one beside it."""
     if error.filename is not None:

@@ -82,9 +82,17 @@ def suggesting_resume(folder: Path) -> Iterator[None]:
         yield
     except RunError as error:
         raise_passing(error)
-        if not (folder / RUN).exists():
+        if not (folder / RUN).exists() or not _is_described(folder):
             raise
         raise RunError(f"{error}; if it was interrupted, go on with: {resume_command(folder)}") from error
+
+
+def _is_described(folder: Path) -> bool:
+    try:
+        read_description(folder)
+    except RunError:
+        return False
+    return True
 
 
 def load_model(folder: Path | str, backend: Backend) -> Model:

@@ -16,8 +16,15 @@ from mlp_xp.backend import Backend
 from mlp_xp.checkpoint import BEGINNING, Checkpoint
 from mlp_xp.checkpoint_files import OfAnotherRunError, list_positions, place, read_checkpoint
 from mlp_xp.datasets.dataset import Split
-from mlp_xp.datasets.source import DataSource
-from mlp_xp.description import check_description, describe_data, describe_replica, describe_work, go_on, how_watched
+from mlp_xp.description import (
+    check_description,
+    describe_data,
+    describe_replica,
+    describe_work,
+    go_on,
+    how_watched,
+    made_with,
+)
 from mlp_xp.digests import Digests, chain, digest_arrays, first_link
 from mlp_xp.errors import RunError, SettingsError
 from mlp_xp.files import write_atomically, writing
@@ -43,6 +50,9 @@ from mlp_xp.run_writer import Past, RunWriter, json_bytes, recorded, remedy
 from mlp_xp.runs import Alone
 from mlp_xp.settings import Settings
 from mlp_xp.training import NUMBERS, Epoch, check_is_split, never, train
+
+THERE = "go on there, with mlp_xp.resume(folder, backend, data)"
+"""What to do about a run of arrays of a program's own."""
 
 
 def resume(
@@ -93,7 +103,7 @@ def resume(
     run = RecordedTraining(folder)
     try:
         return run.resume(
-            run.known_source().load() if data is None else data,
+            known_source(run.folder, run.source, THERE).load() if data is None else data,
             backend,
             epochs=epochs,
             on_pretrained=on_pretrained,
@@ -135,6 +145,8 @@ class RecordedTraining:
         Where the data came from.
     backend, device : str
         Those that trained last.
+    trained_with : dict of str to str
+        What else decided its last bits then, such as versions.
     on_divergence : str
     largest_growth : float
         What to do if it diverges, and from when on it does.
@@ -189,9 +201,11 @@ class RecordedTraining:
                 self._networks = _replicas(self.folder, self._whole)
                 self.n_replicas = len(self._networks)
             elif first.get("replicas", 1) != 1:
+                around = self.folder.absolute().parent
+                all_of_them = resume_command(around) if (around / REPLICAS).exists() else f"their {REPLICAS} is missing"
                 raise RunError(
                     f"{self.folder} is one of {first['replicas']} replicas, which were trained in one computation; "
-                    f"go on with all of them: {resume_command(self.folder.parent)}"
+                    f"go on with all of them: {all_of_them}"
                 )
             else:
                 self._networks = [_Network(self.folder, first, Settings.from_dict(first["settings"]))]
@@ -201,8 +215,9 @@ class RecordedTraining:
                 with understanding(network.folder / RUN if network.is_begun else path, "a run that can go on"):
                     check_description(network.description, sha256_start=str)
             self.source = read_source(first)
-            work = (first["resumed"] or [first])[-1]["backend"]
-            self.backend, self.device = str(work["name"]), str(work["device"])
+            work = (first["resumed"] or [first])[-1]
+            self.backend, self.device = str(work["backend"]["name"]), str(work["backend"]["device"])
+            self.trained_with = {name: str(value) for name, value in made_with(work).items()}
             self.on_divergence, self.largest_growth = how_watched(first)
         self.settings = self._networks[0].settings
         self._find_past()
@@ -249,9 +264,11 @@ class RecordedTraining:
             is_finished = n >= network.settings.epochs and (self.folder / PICTURE).exists()
             # A first checkpoint may have been about to be written; else there was one, or none was wanted.
             if n > every or is_finished:
+                beside = "" if self.n_replicas is None else ", or a replica lacks the one that the others have"
                 raise RunError(
                     f"{network.folder} has {n} epochs, but no checkpoint to go on from: {CHECKPOINTS}/ was removed, or "
-                    "none were kept (--checkpoint-every 0); to train again, and remove what is there, use --overwrite"
+                    f"none were kept (--checkpoint-every 0){beside}; to train again, and remove what is there, use "
+                    "--overwrite"
                 )
 
     def settings_for(self, epochs: int | None) -> Settings:
@@ -266,10 +283,6 @@ class RecordedTraining:
         if settings.epochs < (done := self.position.epoch):
             raise SettingsError(f"epochs = {settings.epochs}: the run has {done} already; give that many at least")
         return settings
-
-    def known_source(self) -> DataSource:
-        """Return what the data are to be loaded from; raises as `mlp_xp.recorded.known_source`."""
-        return known_source(self.folder, self.source, "go on there, with mlp_xp.resume(folder, backend, data)")
 
     def resume(
         self,

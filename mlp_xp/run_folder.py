@@ -35,28 +35,41 @@ def resume_command(folder: Path) -> str:
 def how_to_go_on(folder: Path, when: str = "") -> str:
     """Return what to do about a run, or a folder of replicas, that had to stop; ``when`` says from when on."""
     try:
-        is_kept = _has_checkpoint(folder)
+        is_kept, is_empty = _has_checkpoint(folder), _is_empty(folder)
     except FileNotFoundError:
         return f"the folder is gone; if it comes back, go on with: {resume_command(folder)}"
     except OSError:
         return f"what it has learnt may be kept; {when or 'once it can be read, '}go on with: {resume_command(folder)}"
     if is_kept:
         return f"what it has learnt is kept; {when}go on with: {resume_command(folder)}"
+    if is_empty:
+        return f"it has no checkpoint yet; {when}begin it again with: {resume_command(folder)}"
     return f"it has no checkpoint yet to go on from; {when}train again, with --overwrite"
 
 
-def may_have_checkpoint(folder: Path) -> bool:
-    """Tell whether a run, or one of the replicas, has a checkpoint, or cannot be looked into."""
+def may_go_on(folder: Path) -> bool:
+    """Tell whether a run, or the replicas, can go on from a checkpoint or their beginning, or cannot be looked into."""
     try:
-        return _has_checkpoint(folder)
+        return _has_checkpoint(folder) or _is_empty(folder)
     except OSError:
         return True
 
 
-def _has_checkpoint(folder: Path) -> bool:
+def _runs(folder: Path) -> list[Path]:
     # Not by `Path.glob`, which finds nothing where it may not look.
-    runs = [folder, *(path for path in folder.iterdir() if path.name.startswith(REPLICA))]
-    return any(_holds_tensors(run / CHECKPOINTS) for run in runs)
+    return [folder, *(path for path in folder.iterdir() if path.name.startswith(REPLICA))]
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return any(_holds_tensors(run / CHECKPOINTS) for run in _runs(folder))
+
+
+def _is_empty(folder: Path) -> bool:
+    """Tell whether a run, or replicas, are described, but have no epoch yet that could be lost."""
+    if not any((folder / name).exists() for name in (RUN, REPLICAS)):
+        return False
+    curves = [run / CURVE for run in _runs(folder)]
+    return not any(curve.exists() and curve.stat().st_size for curve in curves)
 
 
 def _holds_tensors(folder: Path) -> bool:

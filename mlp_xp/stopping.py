@@ -54,7 +54,7 @@ def stopping(stop: Stop, on_signal: Callable[[Stop], None], on_second: Callable[
     stop : Stop
         Told of the first signal.
     on_signal : callable
-        Told of the first signal, in the main thread.
+        Told of the first signal, by that thread: Python's own handlers may have to wait. It must not raise.
     on_second : callable
         Called by that thread right before the process ends with 128 + the signal's number and no more ado.
     """
@@ -62,18 +62,21 @@ def stopping(stop: Stop, on_signal: Callable[[Stop], None], on_second: Callable[
         yield
         return
 
-    def note(number: int, _: FrameType | None) -> None:
+    def ask(number: int, _: FrameType | None = None) -> None:
         if stop.signal is None:
             stop.signal = signal.Signals(number)
-            on_signal(stop)
+
+    def on_first(number: int) -> None:
+        ask(number)
+        on_signal(stop)
 
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
-    watcher = threading.Thread(target=_watch, args=(receiver, on_second), name="signals", daemon=True)
+    watcher = threading.Thread(target=_watch, args=(receiver, on_first, on_second), name="signals", daemon=True)
     watcher.start()
     # Whoever started this program in the background may have it ignore Ctrl-C: that stays so.
     caught = [each for each in SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
-    before = {each: signal.signal(each, note) for each in caught}
+    before = {each: signal.signal(each, ask) for each in caught}
     wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     try:
         yield
@@ -87,7 +90,7 @@ def stopping(stop: Stop, on_signal: Callable[[Stop], None], on_second: Callable[
         sender.close()
 
 
-def _watch(receiver: socket.socket, on_second: Callable[[], None]) -> None:
+def _watch(receiver: socket.socket, on_first: Callable[[int], None], on_second: Callable[[], None]) -> None:
     """Wait for the signals, whose numbers Python's own C code writes as soon as they come."""
     first = None
     while (number := receiver.recv(1)[0]) != _OVER:
@@ -96,6 +99,7 @@ def _watch(receiver: socket.socket, on_second: Callable[[], None]) -> None:
         now = time.monotonic()
         if first is None:
             first = now
+            on_first(number)
         elif now - first >= AT_ONCE:
             try:
                 on_second()

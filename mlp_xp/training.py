@@ -151,8 +151,8 @@ def train(
         Other learning rates, from an epoch on: what rollbacks made of a training that is done again.
     largest_growth : float
         The training diverges, too, if its mean loss over `mlp_xp.divergence.STREAK` steps on end is more than so many
-        times what it is before anything is learnt: in its very first step or, if that is more, over all training rows
-        with outputs of 0. > 1; infinity for any finite losses.
+        times what it is before anything is learnt: in its very first step (unless that follows a pre-training) or, if
+        that is more, over all training rows with outputs of 0. > 1; infinity for any finite losses.
 
     Yields
     ------
@@ -233,7 +233,7 @@ def train_each(
     untrained = cache(partial(untrained_loss, trainer.objective, data.train, backend, settings.dtype))
     course = _Course(trainer, test_rows, tuple(start), stop, dict(learning_rates), growth, untrained)
     records = course.run(on_pretrained, rolls_back=on_divergence == "rollback")
-    return Epochs(records, course.good if is_given else None, on_divergence, growth)
+    return Epochs(records, course.good if is_given else None, on_divergence, growth, settings)
 
 
 @dataclass
@@ -278,6 +278,8 @@ class _Course:
                 n_rollbacks += 1
                 can_roll_back = n_rollbacks <= MOST_ROLLBACKS and None not in self._beginnings()
                 error.can_roll_back = can_roll_back and not rolls_back
+                if rolls_back and n_rollbacks > MOST_ROLLBACKS:
+                    error.args = (f"{error}; the learning rate was halved {MOST_ROLLBACKS} times already",)
                 if not (rolls_back and can_roll_back):
                     raise
                 rollbacks.append(self._roll_back(str(error)))
@@ -366,7 +368,7 @@ class _Course:
             n_done = piece.first + piece.losses.shape[0]
             if n_done < trainer.n_steps and self.stop():
                 losses = self._join(losses, piece, where)
-                if self._find_divergence(losses[:, -STREAK:], self._first_losses(losses), n_steps=1):
+                if self._find_divergence(losses[:, -STREAK:], n_steps=1):
                     raise TrainingInterrupted(self.good)  # it may be about to explode: nothing to go on from
                 raise TrainingInterrupted(self._checkpoints_between(epoch, losses, piece))
         if waiting is None:
@@ -396,15 +398,15 @@ class _Course:
             return list(losses[:, 0].tolist())
         return [each.first_loss for each in self.good]
 
-    def _find_divergence(
-        self, losses: NDArray[np.float64], first_losses: Sequence[float | None], n_steps: int
-    ) -> tuple[int, int, str] | None:
+    def _find_divergence(self, losses: NDArray[np.float64], n_steps: int) -> tuple[int, int, str] | None:
+        first_losses = self._first_losses(losses)
+        if self.trainer.settings.n_pretraining_epochs:  # what comes first is no measure: it has learnt, rightly or not
+            first_losses = [0.0] * len(losses)
         return find_divergence(losses, first_losses, self.untrained_loss, self.largest_growth, n_steps)
 
     def _check_losses(self, losses: NDArray[np.float64], where: str, piece: Piece | None) -> None:
         """Refuse an epoch's batch losses so far, shape (n_networks, n_steps), if one of them is not good."""
-        first_losses = [None] * len(losses) if piece is None else self._first_losses(losses)
-        if found := self._find_divergence(losses, first_losses, self.trainer.n_steps):
+        if found := self._find_divergence(losses, self.trainer.n_steps):
             i, step, what = found
             raise self._diverged(f"{where}step {step}: {what}", losses, i, step, piece)
 

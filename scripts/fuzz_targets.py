@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import itertools
 import os
 import shutil
 import struct
@@ -198,15 +199,19 @@ def _of_recorded(folder: Path) -> dict[str, Target]:
     work = describe_work(backend)  # once: it looks for all libraries that the process has loaded
 
     def go_on(run: Path) -> None:
-        """Train an epoch more, and draw what a picture has of the run's description: the rest of it takes too long."""
-        training = RecordedTraining(run)
+        """Train an epoch more, and draw what a picture has of the run's description: the rest of it takes too long.
+
+        So does an epoch of many steps, or a pre-training of many epochs, which a description may well ask for.
+        """
+        training, asked = RecordedTraining(run), itertools.count()
         try:
             with (
                 mock.patch.object(mlp_xp.disk, "DISK", Nowhere()),
                 mock.patch.object(mlp_xp.resuming, "describe_work", return_value=work),
+                mock.patch.object(mlp_xp.trainer, "PIECE", 64 * mlp_xp.trainer.CALLS),
                 mock.patch.multiple("mlp_xp.plots", **PICTURES),
             ):
-                list(training.resume(data, backend, epochs=training.position.epoch + 1))
+                list(training.resume(data, backend, epochs=training.position.epoch + 1, stop=lambda: next(asked) > 3))
         finally:
             training.release()
 

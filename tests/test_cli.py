@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -137,6 +138,20 @@ def test_a_full_disk_behind_the_output_is_one_clear_error() -> None:
     assert result.returncode == 2
     assert result.stderr.endswith(b"mlp-xp: error: the output cannot be written: No space left on device\n")
     assert b"Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX's shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_what_is_closed_is_done_without(closed: str, tmp_path: Path) -> None:
+    """Also: no file of the run is taken for it."""
+    run = tmp_path / "run"
+    line = f"{shlex.join([*COMMAND, 'train', *QUICK, '--out', str(run)])} {closed}"
+    result = subprocess.run(["/bin/sh", "-c", line], capture_output=True, check=False)
+    assert result.returncode == 0
+    assert result.stdout.count(b"#summary") == (2 if closed == "2>&-" else 0)
+    assert (b"mlp-xp: recorded in" in result.stderr) == (closed == ">&-")
+    assert b"Traceback" not in result.stderr
+    assert main(["verify", str(run)]) == 0
 
 
 def test_ctrl_c_keeps_what_was_saved(tmp_path: Path) -> None:

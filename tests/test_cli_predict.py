@@ -109,6 +109,14 @@ def test_a_file_is_written_whole(run: Path, digits: Path, tmp_path: Path, capsys
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_the_input_is_not_replaced(run: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = digits.read_bytes()
+    assert main(["predict", str(run), "--input", f"{digits.parent}/./{digits.name}", "--output", str(digits)]) == 2
+    error = capsys.readouterr().err
+    assert error == f"mlp-xp: error: --output {digits} would replace the --input; choose another name\n"
+    assert digits.read_bytes() == before
+
+
 @pytest.mark.parametrize("below", ["", "below"])
 def test_an_output_that_cannot_be_written(
     below: str, run: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -142,6 +150,10 @@ def test_a_label_column_that_was_not_named_is_guessed_at(
     ("options", "message"),
     [
         ("nowhere --input digits", "nowhere holds no run (run.json is missing)"),
+        (
+            "{run} --input digits",
+            "digits: a data set by name goes where a network is trained; give a file of",
+        ),
         ("{run} --input nothing.csv", "nothing.csv: there is no such file"),
         ("{run} --input {digits} --backend jx", "unknown backend 'jx'; known, closest first: jax"),
         ("{run} --input {digits} --device cuda", "backend 'numpy' has no device 'cuda' here"),

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mlp_xp.cli import main
+from mlp_xp.run_folder import how_to_go_on
 
 QUICK = ["--hidden", "8", "--batch-size", "200"]
 
@@ -270,6 +271,31 @@ def test_what_to_type_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"mlp-xp train --resume '{run}' --on-divergence rollback\n" in capsys.readouterr().err
     assert main(["train", "--out", str(run)]) == 2
     assert f"or go on with it: mlp-xp train --resume '{run}'\n" in capsys.readouterr().err
+
+
+def test_what_has_no_epoch_yet_is_begun_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--hidden", "8", "--learning-rate", "1e6", "--epochs", "2", "--out", str(tmp_path)]
+    assert main(["train", *options]) == 2
+    way = f"mlp-xp: to go on with half the learning rate: mlp-xp train --resume {tmp_path} --on-divergence rollback\n"
+    assert way in capsys.readouterr().err
+    assert how_to_go_on(tmp_path) == f"it has no checkpoint yet; begin it again with: mlp-xp train --resume {tmp_path}"
+    assert main(["train", "--resume", str(tmp_path), "--on-divergence", "rollback"]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith("; the learning rate was halved 10 times already\n")
+    assert "--on-divergence" not in error
+
+
+def test_other_versions_are_a_remark(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    description = json.loads((run / "run.json").read_text())
+    description["versions"] |= {"mlp_xp": "0.0.1", "python": "3.0", "numpy": "1.0"}
+    description["backend"]["numpy"] = "1.0"
+    (run / "run.json").write_text(json.dumps(description))
+    assert main(["train", "--resume", str(run)]) == 0
+    remark = "mlp-xp: the run was with mlp_xp 0.0.1, numpy 1.0; from here on the last bits may be others\n"
+    assert remark in capsys.readouterr().err
+    shorten(run, 1)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "the run was with" not in capsys.readouterr().err, "what was done last counts"
 
 
 def test_without_a_checkpoint_no_resume_is_advised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,6 +139,23 @@ def test_a_training_asks_for_it_once_and_only_if_it_may_decide(
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("n", [None, 2], ids=["alone", "replicas"])
+def test_what_a_pre_training_made_explode_is_no_measure(numpy_backend: Backend, digits: Split, n: int | None) -> None:
+    settings = replace(SETTINGS, hidden_layer_sizes=(32, 32), activation="sigmoid", learning_rate=1e6, epochs=1)
+    settings = replace(settings, pretrain="layerwise", pretrain_epochs=1)
+    with pytest.raises(
+        TrainingDiverged, match=r"pre-training of layer 0, epoch 0, step \d: the loss explodes: "
+    ) as caught:
+        list(
+            train(settings, digits, numpy_backend) if n is None else train_replicas(settings, digits, numpy_backend, n)
+        )
+    assert caught.value.explodes
+    (epoch,) = train(settings, digits, numpy_backend, largest_growth=np.inf)
+    assert epoch.loss > 1000.0
+    *_, epoch = train(replace(settings, learning_rate=0.1), digits, numpy_backend)
+    assert epoch.loss < 3.0
+
+
 def test_a_first_batch_without_what_is_hard_is_no_measure(numpy_backend: Backend) -> None:
     """Of 600 rows, few have a large number to predict, and the first batch of some seeds has none of them."""
     rng = np.random.default_rng(0)

@@ -136,7 +136,10 @@ def check_message(message: str, folder: Path, error: str) -> None:
         *("choose another --out", "restore the file from a copy, or train again", "mend that, then try again"),
         *(
             "it must be writable to go on",
-            "it has no checkpoint yet to go on from; when that is mended, train again, .*",
+            "it has no checkpoint yet to go on from; when that is mended, train again, with --overwrite",
+            re.escape(
+                f"it has no checkpoint yet; when that is mended, begin it again with: mlp-xp train --resume {folder}"
+            ),
         ),
     ]
     assert re.fullmatch(f"{what}.*; ({'|'.join([re.escape(kept), *remedies])})", message), message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from faults import FaultyDisk
 from mlp_xp import disk
 from mlp_xp.errors import RunError
-from mlp_xp.files import append, keep_lines, make_folder, remove_leftovers, write_atomically, writing
+from mlp_xp.files import append, keep_lines, make_folder, remove_leftovers, write_atomically, write_output, writing
 
 
 def test_content_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -25,6 +26,33 @@ def test_content_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+@pytest.mark.skipif(os.name != "posix", reason="POSIX's pipes")
+def test_what_is_no_file_is_written_to_and_stays(tmp_path: Path) -> None:
+    """Else ``--output /dev/null`` would make of it, for its owner, a file."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    found: list[bytes] = []
+    reader = threading.Thread(target=lambda: found.append(pipe.read_bytes()))
+    reader.start()
+    write_output(pipe, b"new")
+    reader.join()
+    assert found == [b"new"]
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_link_stays_and_leads_to_the_new_content(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "file")
+    write_output(tmp_path / "link", b"new")
+    write_output(tmp_path / "a" / "another", b"more")
+    assert (tmp_path / "link").is_symlink()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == {"file": b"new", "another": b"more"}
+    with pytest.raises(IsADirectoryError):
+        write_output(tmp_path / "a", b"new")
+
+
 def test_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
     write_atomically(tmp_path / "file", b"")
     (tmp_path / "other").touch()

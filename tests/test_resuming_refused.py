@@ -154,6 +154,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no run": (shutil.rmtree, r"holds no run \(run.json is missing\); make one with: mlp-xp train --out"),
     "every checkpoint damaged": (damage_all, "no checkpoint of .* can be used: .*epoch-0002.safetensors: not a check"),
     "no id": (edit_json(lambda d: d.pop("id")), "not the description of a run that can go on: 'id' is missing"),
+    "an id that is no text of UTF-8": (edit_json(lambda d: d.update(id="\ud800")), "'id' is "),
     "no checkpoints": (edit_json(lambda d: d.pop("checkpoints")), "run that can go on: 'checkpoints' is missing"),
     "checkpoints in words": (
         edit_json(lambda d: d["checkpoints"].update(every="1")),
@@ -210,7 +211,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "one of replicas": (
         edit_json(lambda d: d.update(replicas=2)),
-        "is one of 2 replicas, .*; go on with all of them: mlp-xp train --re",
+        "is one of 2 replicas, .*; go on with all of them: their replicas.json is missing",
     ),
     "two runs in one": (
         lambda run: (run / "replicas.json").write_text("{}"),

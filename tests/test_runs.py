@@ -287,13 +287,23 @@ def test_a_folder_that_cannot_be_written_is_found_before_training(
         record(tmp_path / "file" / below, SETTINGS, digits, numpy_backend, Never())
 
 
+def test_settings_that_are_not_the_epochs_own_are_refused(
+    tmp_path: Path, digits: Split, numpy_backend: Backend
+) -> None:
+    other = replace(SETTINGS, hidden_layer_sizes=(5,))
+    with pytest.raises(SettingsError, match="settings are not those that the epochs are trained with"):
+        record(tmp_path / "run", other, digits, numpy_backend, train(SETTINGS, digits, numpy_backend))
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
 def test_a_disk_that_fills_up_is_said(
     tmp_path: Path, digits: Split, numpy_backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epochs = record(tmp_path, SETTINGS, digits, numpy_backend, train(SETTINGS, digits, numpy_backend))
     monkeypatch.setattr(mlp_xp.run_writer, "write_atomically", full)
     with pytest.raises(
-        RunError, match=r"cannot be written: No space left on device; it has no checkpoint yet .* again, with --overwr"
+        RunError,
+        match=r"cannot be written: No space left on device; it has no checkpoint yet .* again, with --overwr",
     ):
         next(epochs)
 

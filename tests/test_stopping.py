@@ -71,7 +71,7 @@ def test_another_thread_can_do_without() -> None:
 DEEP = """
 import hashlib, os, sys
 from mlp_xp.stopping import Stop, stopping
-with stopping(Stop(), lambda stop: None, lambda: os.write(2, b"at once")):
+with stopping(Stop(), lambda stop: os.write(2, b"asked, "), lambda: os.write(2, b"at once")):
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # minutes in C, where no handler of Python's runs
 """
@@ -80,7 +80,7 @@ with stopping(Stop(), lambda stop: None, lambda: os.write(2, b"at once")):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("heard", [True, False], ids=["heard", "nobody reads"])
 def test_the_second_signal_ends_at_once_also_within_a_librarys_code(heard: bool, number: signal.Signals) -> None:
-    pipe, code = subprocess.PIPE, DEEP if heard else DEEP.replace("os.write(2,", "os.write(99,")
+    pipe, code = subprocess.PIPE, DEEP if heard else DEEP.replace("lambda: os.write(2,", "lambda: os.write(99,")
     with subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
@@ -90,4 +90,4 @@ def test_the_second_signal_ends_at_once_also_within_a_librarys_code(heard: bool,
                 process.wait(pause)
         process.send_signal(number)
         _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (128 + number, b"at once" if heard else b"")
+    assert (process.returncode, errors) == (128 + number, b"asked, at once" if heard else b"asked, ")

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 import mlp_xp
 from mlp_xp.errors import MLPXPError
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         141 if nobody reads the output any more (what a shell reports of a program that SIGINT, SIGTERM or SIGPIPE
         ended).
     """
+    _open_what_is_closed()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error: not every console has every character
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -77,6 +79,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         drop_output()
         return 2
     return result
+
+
+def _open_what_is_closed() -> None:
+    """Send nowhere what the caller has closed (``>&-``), lest the next file to be opened is taken for it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # has the least number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - to the end
 
 
 def _remark(message: Warning | str, *_: object) -> None:

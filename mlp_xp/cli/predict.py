@@ -11,7 +11,8 @@ from pathlib import Path
 from mlp_xp.backend import open_backend
 from mlp_xp.cli.options import path
 from mlp_xp.datasets import load_features
-from mlp_xp.files import write_atomically, writing
+from mlp_xp.errors import DataError
+from mlp_xp.files import write_output, writing
 from mlp_xp.model import Prediction
 from mlp_xp.recorded import load_model, suggesting_resume
 
@@ -33,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write a CSV of labels and probabilities, or of the numbers that a regression predicts."""
+    if options.output is not None and options.output.resolve() == Path(options.input).resolve():
+        raise DataError(f"--output {options.output} would replace the --input; choose another name")
     backend = open_backend(options.backend, options.device)
     with suggesting_resume(options.run):
         model = load_model(options.run, backend)
@@ -47,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write(text)
         return 0
     with writing(options.output, "--output"):
-        write_atomically(options.output, text.encode())
+        write_output(options.output, text.encode())
     return 0
 
 

@@ -23,16 +23,16 @@ from mlp_xp.cli.options import (
 )
 from mlp_xp.cli.progress import note, note_at_once, pretraining, progress, say
 from mlp_xp.datasets import Split
-from mlp_xp.description import NEWEST
+from mlp_xp.description import NEWEST, describe_work, made_with
 from mlp_xp.divergence import LARGEST_GROWTH
 from mlp_xp.errors import MLPXPError, RunError, SettingsError, TrainingDiverged, TrainingInterrupted
 from mlp_xp.replica_runs import record_replicas
 from mlp_xp.replicas import ReplicatedEpoch, train_replicas
-from mlp_xp.resuming import RecordedTraining
-from mlp_xp.run_folder import how_to_go_on, may_have_checkpoint, resume_command
+from mlp_xp.resuming import THERE, RecordedTraining
+from mlp_xp.run_folder import how_to_go_on, may_go_on, resume_command
 from mlp_xp.runs import record
 from mlp_xp.stopping import Stop, stopping
-from mlp_xp.training import ON_DIVERGENCE, Epoch, train
+from mlp_xp.training import MOST_ROLLBACKS, ON_DIVERGENCE, Epoch, train
 
 DIVERGENCE = ("on_divergence", "largest_growth")
 """Options that say what to do when, and that a recorded run keeps to."""
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", metavar="NAME", help="array library; default numpy, or that of the run to resume")
     parser.add_argument("--device", metavar="NAME", help='such as "cpu" or "cuda:0"; default: the library\'s own')
     parser.add_argument("--out", type=path, metavar="RUN", help="folder to record the run in; default: nothing is kept")
-    parser.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that is already there, at once")
     parser.add_argument(
         "--resume",
         type=path,
@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=ON_DIVERGENCE,
         default="stop",
         help="if a loss or a gradient is not finite, or the loss explodes: stop (the default), or go back to the end "
-        "of the epoch before and on with half the learning rate",
+        f"of the epoch before and on with half the learning rate, up to {MOST_ROLLBACKS} times; of replicas, all do",
     )
     parser.add_argument(
         "--largest-growth",
@@ -153,14 +153,14 @@ def _train(work: _Work, stop: Stop) -> int:
 def _watch(work: _Work, stop: Stop) -> None:
     label = f"{work.data.train.name} on {work.backend.name}"
     for epoch in progress(work.epochs, work.n_epochs, label, n_done=work.n_done):
+        for rollback in (epoch if isinstance(epoch, Epoch) else epoch.replicas[0]).rollbacks:
+            note(str(rollback))
         try:
             say(epoch.summary())
         except BrokenPipeError:
             if not stop():
                 raise
             drop_output()  # the same Ctrl-C has ended who reads this; the training is to be saved all the same
-        for rollback in (epoch if isinstance(epoch, Epoch) else epoch.replicas[0]).rollbacks:
-            note(str(rollback))
 
 
 def _begin(options: argparse.Namespace, stop: Stop) -> _Work:
@@ -205,7 +205,12 @@ def _go_on(options: argparse.Namespace, stop: Stop) -> _Work:
                 f"the run was on {recorded.backend}; from here on the last bits are those of {backend.name}: only "
                 "exact arithmetic has the same on all"
             )
-        data = load_recorded(recorded.known_source(), options.data if "data" in options.given else None)
+        elif native:
+            now_with = made_with(describe_work(backend))
+            if changed := [f"{k} {v}" for k, v in recorded.trained_with.items() if str(now_with.get(k)) != v]:
+                note(f"the run was with {', '.join(changed)}; from here on the last bits may be others")
+        now = options.data if "data" in options.given else None
+        data = load_recorded(recorded.folder, recorded.source, now, THERE)
         epoch, step, pretrained = recorded.position
         n_epochs = recorded.settings_for(options.epochs).epochs
         n_pretraining = recorded.settings.n_pretraining_epochs
@@ -233,7 +238,7 @@ def _advise(error: TrainingDiverged, folder: Path | None) -> None:
     if folder is None:
         how = "train again, with"
     else:
-        how = resume_command(folder) if may_have_checkpoint(folder) else "train again, with --overwrite and"
+        how = resume_command(folder) if may_go_on(folder) else "train again, with --overwrite and"
     if error.can_roll_back and folder is not None:
         note(f"to go on with half the learning rate: {how} --on-divergence rollback")
     if error.explodes:

@@ -180,6 +180,8 @@ def _unknown(path: Path, kind: str | None) -> DataError:
         return data_error(path, what, _POSSIBLE)
     if kind is not None or path.name != str(path):
         return data_error(path, "there is no such file", f"check the path (looked from {Path.cwd()})")
+    if path.name in NAMES:
+        return data_error(path, "a data set by name goes where a network is trained", "give a file of rows here")
     close = difflib.get_close_matches(path.name.lower(), NAMES, n=1, cutoff=0.75)
     remedy = f"did you mean {close[0]}? Otherwise {_POSSIBLE}" if close else _POSSIBLE
     return data_error(path, "there is no such data set or file", remedy)

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp.activations import LEAK
 from mlp_xp.batch_norm import EPSILON
-from mlp_xp.files import write_atomically
+from mlp_xp.files import write_output
 from mlp_xp.network import Layer, NormalizedLayer
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def to_onnx(estimator: BaseMultilayerPerceptron, path: Path | str | None = None)
     model = onnx.helper.make_model(made, opset_imports=[opset], ir_version=IR_VERSION, producer_name="mlp_xp")
     onnx.checker.check_model(model, full_check=True)
     if path is not None:
-        write_atomically(Path(path), model.SerializeToString())
+        write_output(Path(path), model.SerializeToString())
     return model
 
 

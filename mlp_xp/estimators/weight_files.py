@@ -12,7 +12,7 @@ from mlp_xp.errors import DataError
 from mlp_xp.estimators.description import describe, restore
 from mlp_xp.estimators.inputs import to_host
 from mlp_xp.estimators.state_dict import to_state_dict
-from mlp_xp.files import write_atomically
+from mlp_xp.files import write_output
 from mlp_xp.tensor_files import header_length, read_tensor_file, tensor_bytes
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def save(
     content = tensor_bytes(tensors, {KEY: described})
     if (size := header_length(content)) > MOST_OF_A_HEADER:
         raise ValueError(f"{path}: not written: all but the tensors takes {size:,} bytes, at most {MOST_OF_A_HEADER:,}")
-    write_atomically(Path(path), content)
+    write_output(Path(path), content)
 
 
 def load(path: Path | str, kinds: Mapping[str, type[BaseMultilayerPerceptron]]) -> BaseMultilayerPerceptron:
