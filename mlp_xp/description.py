@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import platform
+import re
 import reprlib
 import secrets
 from collections.abc import Mapping
@@ -30,6 +31,9 @@ NEWEST = 3
 """Checkpoints that are kept besides the best, unless all are."""
 MOST_RESUMED = 1000
 """Times that ``run.json`` tells of, the first besides; it would grow beyond what is read of it."""
+
+
+_VERSION = re.compile(r"\d+\.\d")
 
 
 def describe_data(data: Split) -> dict[str, Any]:
@@ -99,10 +103,10 @@ def describe_work(backend: Backend) -> dict[str, Any]:
     }
 
 
-def made_with(work: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what decides the last bits of a training, of what `describe_work` told."""
-    versions = {name: value for name, value in work.get("versions", {}).items() if name != "python"}
-    return {**versions, **work["backend"]}
+def versions(work: Mapping[str, Any]) -> dict[str, str]:
+    """Return the versions that decide the last bits of a training, by name, of what `describe_work` told."""
+    found = {**work.get("versions", {}), **work["backend"]}
+    return {name: str(found[name]) for name in found if name != "python" and _VERSION.match(str(found[name]))}
 
 
 def describe_replica(description: Mapping[str, Any], settings: Settings) -> dict[str, Any]:

@@ -71,15 +71,22 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_output(path: Path, content: bytes) -> None:
     """Write a file that a user named: as a whole, unless it is a device or a pipe, which nothing may take the place of.
 
+    A link stays, and what it leads to is replaced; what a process has open, as ``/dev/stdout``, is added to.
+
     Raises
     ------
     OSError
         If it cannot be written; an old file is then still whole.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        path.write_bytes(content)
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    is_open = path.absolute().is_relative_to("/proc") or str(path.absolute()) in ("/dev/stdout", "/dev/stderr")
+    if is_open or (target.exists() and not target.is_file() and not target.is_dir()):
+        with path.open("ab") as file:
+            file.write(content)
     else:
-        write_atomically(path.resolve(), content)  # a link stays, and what it leads to is replaced
+        write_atomically(target, content)
 
 
 def _name(error: OSError, path: Path) -> None:

@@ -16,6 +16,7 @@ from mlp_xp.backend import Backend
 from mlp_xp.checkpoint import BEGINNING, Checkpoint
 from mlp_xp.checkpoint_files import OfAnotherRunError, list_positions, place, read_checkpoint
 from mlp_xp.datasets.dataset import Split
+from mlp_xp.datasets.source import DataSource
 from mlp_xp.description import (
     check_description,
     describe_data,
@@ -23,7 +24,7 @@ from mlp_xp.description import (
     describe_work,
     go_on,
     how_watched,
-    made_with,
+    versions,
 )
 from mlp_xp.digests import Digests, chain, digest_arrays, first_link
 from mlp_xp.errors import RunError, SettingsError
@@ -50,9 +51,6 @@ from mlp_xp.run_writer import Past, RunWriter, json_bytes, recorded, remedy
 from mlp_xp.runs import Alone
 from mlp_xp.settings import Settings
 from mlp_xp.training import NUMBERS, Epoch, check_is_split, never, train
-
-THERE = "go on there, with mlp_xp.resume(folder, backend, data)"
-"""What to do about a run of arrays of a program's own."""
 
 
 def resume(
@@ -103,7 +101,7 @@ def resume(
     run = RecordedTraining(folder)
     try:
         return run.resume(
-            known_source(run.folder, run.source, THERE).load() if data is None else data,
+            run.known_source().load() if data is None else data,
             backend,
             epochs=epochs,
             on_pretrained=on_pretrained,
@@ -145,8 +143,8 @@ class RecordedTraining:
         Where the data came from.
     backend, device : str
         Those that trained last.
-    trained_with : dict of str to str
-        What else decided its last bits then, such as versions.
+    versions : dict of str to str
+        Of what it was trained with then.
     on_divergence : str
     largest_growth : float
         What to do if it diverges, and from when on it does.
@@ -217,7 +215,7 @@ class RecordedTraining:
             self.source = read_source(first)
             work = (first["resumed"] or [first])[-1]
             self.backend, self.device = str(work["backend"]["name"]), str(work["backend"]["device"])
-            self.trained_with = {name: str(value) for name, value in made_with(work).items()}
+            self.versions = versions(work)
             self.on_divergence, self.largest_growth = how_watched(first)
         self.settings = self._networks[0].settings
         self._find_past()
@@ -283,6 +281,10 @@ class RecordedTraining:
         if settings.epochs < (done := self.position.epoch):
             raise SettingsError(f"epochs = {settings.epochs}: the run has {done} already; give that many at least")
         return settings
+
+    def known_source(self) -> DataSource:
+        """Return what the data are to be loaded from; raises as `mlp_xp.recorded.known_source`."""
+        return known_source(self.folder, self.source, "go on there, with mlp_xp.resume(folder, backend, data)")
 
     def resume(
         self,

@@ -65,7 +65,8 @@ def record(
     RunError
         If the folder holds a run already, another process is at work in it, or it cannot be written.
     SettingsError
-        If ``checkpoint_every`` or ``keep_checkpoints`` is negative, or the first epoch is another than epoch 0.
+        If ``checkpoint_every`` or ``keep_checkpoints`` is negative, the first epoch is another than epoch 0, or the
+        settings are not those that the epochs are trained with.
     """
     folder, epochs = Path(folder), as_epochs(epochs)
     description = describe_run(settings, data, backend, epochs, source, checkpoint_every, keep_checkpoints)

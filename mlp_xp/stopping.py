@@ -76,9 +76,11 @@ def stopping(stop: Stop, on_signal: Callable[[Stop], None], on_second: Callable[
     watcher.start()
     # Whoever started this program in the background may have it ignore Ctrl-C: that stays so.
     caught = [each for each in SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
-    before = {each: signal.signal(each, ask) for each in caught}
-    wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    before = {}
+    wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)  # first: what is caught is announced
     try:
+        for each in caught:
+            before[each] = signal.signal(each, ask)
         yield
     finally:
         signal.set_wakeup_fd(wakeup)
@@ -96,11 +98,10 @@ def _watch(receiver: socket.socket, on_first: Callable[[int], None], on_second: 
     while (number := receiver.recv(1)[0]) != _OVER:
         if number not in SIGNALS:
             continue
-        now = time.monotonic()
         if first is None:
-            first = now
             on_first(number)
-        elif now - first >= AT_ONCE:
+            first = time.monotonic()  # not before: what came while it was announced has waited
+        elif time.monotonic() - first >= AT_ONCE:
             try:
                 on_second()
                 sys.stderr.flush()

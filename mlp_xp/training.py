@@ -14,7 +14,7 @@ import numpy as np
 
 from mlp_xp.array_types import PyTree
 from mlp_xp.backend import Backend
-from mlp_xp.checkpoint import Checkpoint, host_tensors
+from mlp_xp.checkpoint import BEGINNING, Checkpoint, host_tensors
 from mlp_xp.datasets.dataset import Split
 from mlp_xp.datasets.files import data_error
 from mlp_xp.digests import Digests, first_link, link
@@ -151,7 +151,7 @@ def train(
         Other learning rates, from an epoch on: what rollbacks made of a training that is done again.
     largest_growth : float
         The training diverges, too, if its mean loss over `mlp_xp.divergence.STREAK` steps on end is more than so many
-        times what it is before anything is learnt: in its very first step (unless that follows a pre-training) or, if
+        times what it is before anything is learnt: in its very first step (of a pre-training, if there is one) or, if
         that is more, over all training rows with outputs of 0. > 1; infinity for any finite losses.
 
     Yields
@@ -297,7 +297,8 @@ class _Course:
                 losses = _by_network(pretrained.losses)
                 where = f"pre-training of layer {pretrained.stage}, epoch {pretrained.epoch}, "
                 self._check_losses(losses, where, None)
-                checkpoints = self.trainer.checkpoints(-1, chains, pretrained=pretrained)
+                first_losses = self._first_losses(losses)
+                checkpoints = self.trainer.checkpoints(-1, chains, None, first_losses, pretrained)
                 for i, checkpoint in enumerate(checkpoints):
                     self._check_tensors(checkpoint.tensors, f"{where}after the last step: ", losses, i, None)
                 self.good = checkpoints
@@ -368,7 +369,7 @@ class _Course:
             n_done = piece.first + piece.losses.shape[0]
             if n_done < trainer.n_steps and self.stop():
                 losses = self._join(losses, piece, where)
-                if self._find_divergence(losses[:, -STREAK:], n_steps=1):
+                if self._find_divergence(losses[:, -STREAK:], self._first_losses(losses), n_steps=1):
                     raise TrainingInterrupted(self.good)  # it may be about to explode: nothing to go on from
                 raise TrainingInterrupted(self._checkpoints_between(epoch, losses, piece))
         if waiting is None:
@@ -393,20 +394,19 @@ class _Course:
         return tuple(replace(checkpoint, beginning=beginning) for checkpoint, beginning in pairs)
 
     def _first_losses(self, losses: NDArray[np.float64]) -> list[float | None]:
-        """Return the very first loss of every network, given those of the epoch so far."""
-        if self.good[0].position[:2] == (0, 0):
+        """Return the very first loss of every network, given those of the epoch so far, or of a pre-training's."""
+        if self.good[0].position == BEGINNING:
             return list(losses[:, 0].tolist())
         return [each.first_loss for each in self.good]
 
-    def _find_divergence(self, losses: NDArray[np.float64], n_steps: int) -> tuple[int, int, str] | None:
-        first_losses = self._first_losses(losses)
-        if self.trainer.settings.n_pretraining_epochs:  # what comes first is no measure: it has learnt, rightly or not
-            first_losses = [0.0] * len(losses)
+    def _find_divergence(
+        self, losses: NDArray[np.float64], first_losses: Sequence[float | None], n_steps: int
+    ) -> tuple[int, int, str] | None:
         return find_divergence(losses, first_losses, self.untrained_loss, self.largest_growth, n_steps)
 
     def _check_losses(self, losses: NDArray[np.float64], where: str, piece: Piece | None) -> None:
         """Refuse an epoch's batch losses so far, shape (n_networks, n_steps), if one of them is not good."""
-        if found := self._find_divergence(losses, self.trainer.n_steps):
+        if found := self._find_divergence(losses, self._first_losses(losses), self.trainer.n_steps):
             i, step, what = found
             raise self._diverged(f"{where}step {step}: {what}", losses, i, step, piece)
 

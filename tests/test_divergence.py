@@ -156,6 +156,18 @@ def test_what_a_pre_training_made_explode_is_no_measure(numpy_backend: Backend, 
     assert epoch.loss < 3.0
 
 
+def test_a_pre_training_of_small_numbers_is_none_that_explodes(numpy_backend: Backend) -> None:
+    """A network as it is drawn is then far worse than one whose outputs are 0."""
+    features = np.random.default_rng(0).normal(size=(600, 20))
+    data = Dataset("small", features, 0.001 * features[:, :1], None).split()
+    settings = Settings((32, 32), loss="squared_error", learning_rate=0.01, batch_size=20, epochs=2)
+    for each in (settings, replace(settings, pretrain="layerwise", pretrain_epochs=2)):
+        *_, last = train(each, data, numpy_backend)
+        assert last.first_loss is not None
+        assert last.first_loss > LARGEST_GROWTH * float(np.mean(data.train.targets**2)) / 2
+        assert last.loss < last.first_loss
+
+
 def test_a_first_batch_without_what_is_hard_is_no_measure(numpy_backend: Backend) -> None:
     """Of 600 rows, few have a large number to predict, and the first batch of some seeds has none of them."""
     rng = np.random.default_rng(0)

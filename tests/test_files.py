@@ -25,7 +25,6 @@ def test_content_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
 @pytest.mark.skipif(os.name != "posix", reason="POSIX's pipes")
 def test_what_is_no_file_is_written_to_and_stays(tmp_path: Path) -> None:
     """Else ``--output /dev/null`` would make of it, for its owner, a file."""
@@ -53,6 +52,25 @@ def test_a_link_stays_and_leads_to_the_new_content(tmp_path: Path) -> None:
         write_output(tmp_path / "a", b"new")
 
 
+def test_a_link_that_leads_nowhere_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        write_output(tmp_path / "a", b"new")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux's links to open files")
+def test_what_is_open_is_added_to(tmp_path: Path) -> None:
+    """As by ``(echo first; mlp-xp predict … --output /dev/stdout; echo last) > file``."""
+    with (tmp_path / "file").open("ab") as file:
+        file.write(b"first, ")
+        file.flush()
+        write_output(Path(f"/proc/self/fd/{file.fileno()}"), b"new, ")
+        file.write(b"last")
+    assert (tmp_path / "file").read_bytes() == b"first, new, last"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
 def test_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
     write_atomically(tmp_path / "file", b"")
     (tmp_path / "other").touch()

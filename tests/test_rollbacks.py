@@ -193,6 +193,13 @@ def test_a_growth_that_is_none_is_refused(growth: Any, numpy_backend: Backend, d
         train(GROWING, digits, numpy_backend, largest_growth=growth)
 
 
+def test_a_stop_in_an_explosion_keeps_nothing_of_it(tmp_path: Path, numpy_backend: Backend, digits: Split) -> None:
+    """Every step is 1.5 times worse than the one before, the last one alone a thousand times worse than the first."""
+    settings = replace(GROWING, batch_size=40, learning_rate=0.2, epochs=1)
+    assert stop_early(tmp_path, settings, digits, numpy_backend, 3) == "interrupted in epoch 0, after 15 of its steps"
+    assert stop_early(tmp_path, settings, digits, numpy_backend, 4, overwrite=True) == "interrupted after 0 epochs"
+
+
 def test_rolling_back_has_an_end(numpy_backend: Backend, digits: Split) -> None:
     with pytest.raises(
         TrainingDiverged, match=r"now 9\.7656\de\+26\).*; the learning rate was halved 10 times already$"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -41,6 +42,20 @@ def test_the_first_signal_only_asks(number: signal.Signals) -> None:
         assert stop()
         assert (stop.signal, stop.exit_code) == (number, 128 + number)
     assert told == [stop]
+
+
+def test_what_comes_while_the_first_is_announced_is_no_second() -> None:
+    """However slow the terminal is, on which that is said."""
+    stop = Stop()
+
+    def announce(_: Stop) -> None:
+        time.sleep(2 * AT_ONCE)
+
+    with stopping(stop, announce, never):
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(AT_ONCE / 2)
+        signal.raise_signal(signal.SIGTERM)
+    assert stop()
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:

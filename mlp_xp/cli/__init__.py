@@ -90,7 +90,7 @@ def _open_what_is_closed() -> None:
             os.open(os.devnull, os.O_RDWR)  # has the least number that is free
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - to the end
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115 - to the end
 
 
 def _remark(message: Warning | str, *_: object) -> None:

@@ -15,7 +15,6 @@ from mlp_xp.cli.progress import note
 from mlp_xp.datasets import Split
 from mlp_xp.datasets.source import DataSource
 from mlp_xp.errors import DataError
-from mlp_xp.recorded import known_source
 from mlp_xp.replicas import FEWEST
 from mlp_xp.settings import CHOICES, PRESETS, Settings
 
@@ -71,16 +70,15 @@ def load_split(source: DataSource) -> Split:
     return data
 
 
-def load_recorded(folder: Path, source: DataSource | None, now: str | None, remedy: str) -> Split:
+def load_recorded(source: DataSource, now: str | None) -> Split:
     """Load and split a recorded run's data, from where they are ``now`` if that is another place than it was.
 
-    If they are not where they were, the error names the option that says where they are; ``remedy`` is what else can be
-    done about a run of a program's own arrays.
+    If they are not where they were, the error names the option that says where they are.
     """
     if now is not None:
-        return load_split(DataSource(now) if source is None else dataclasses.replace(source, name=now))
+        return load_split(dataclasses.replace(source, name=now))
     try:
-        return load_split(known_source(folder, source, f"say where they are with --data, or {remedy}"))
+        return load_split(source)
     except DataError as error:
         raise DataError(f"{error}; if the data are elsewhere now, say where with --data") from error
 

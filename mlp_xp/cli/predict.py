@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write a CSV of labels and probabilities, or of the numbers that a regression predicts."""
-    if options.output is not None and options.output.resolve() == Path(options.input).resolve():
+    if options.output is not None and os.path.realpath(options.output) == os.path.realpath(options.input):
         raise DataError(f"--output {options.output} would replace the --input; choose another name")
     backend = open_backend(options.backend, options.device)
     with suggesting_resume(options.run):

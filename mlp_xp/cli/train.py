@@ -23,12 +23,12 @@ from mlp_xp.cli.options import (
 )
 from mlp_xp.cli.progress import note, note_at_once, pretraining, progress, say
 from mlp_xp.datasets import Split
-from mlp_xp.description import NEWEST, describe_work, made_with
+from mlp_xp.description import NEWEST, describe_work, versions
 from mlp_xp.divergence import LARGEST_GROWTH
 from mlp_xp.errors import MLPXPError, RunError, SettingsError, TrainingDiverged, TrainingInterrupted
 from mlp_xp.replica_runs import record_replicas
 from mlp_xp.replicas import ReplicatedEpoch, train_replicas
-from mlp_xp.resuming import THERE, RecordedTraining
+from mlp_xp.resuming import RecordedTraining
 from mlp_xp.run_folder import how_to_go_on, may_go_on, resume_command
 from mlp_xp.runs import record
 from mlp_xp.stopping import Stop, stopping
@@ -205,12 +205,9 @@ def _go_on(options: argparse.Namespace, stop: Stop) -> _Work:
                 f"the run was on {recorded.backend}; from here on the last bits are those of {backend.name}: only "
                 "exact arithmetic has the same on all"
             )
-        elif native:
-            now_with = made_with(describe_work(backend))
-            if changed := [f"{k} {v}" for k, v in recorded.trained_with.items() if str(now_with.get(k)) != v]:
-                note(f"the run was with {', '.join(changed)}; from here on the last bits may be others")
-        now = options.data if "data" in options.given else None
-        data = load_recorded(recorded.folder, recorded.source, now, THERE)
+        elif native and (changed := _versions_that_changed(recorded, backend)):
+            note(f"the run was with {', '.join(changed)}; from here on the last bits may be others")
+        data = load_recorded(recorded.known_source(), options.data if "data" in options.given else None)
         epoch, step, pretrained = recorded.position
         n_epochs = recorded.settings_for(options.epochs).epochs
         n_pretraining = recorded.settings.n_pretraining_epochs
@@ -226,6 +223,14 @@ def _go_on(options: argparse.Namespace, stop: Stop) -> _Work:
         recorded.release()
         raise
     return _Work(data, backend, n_epochs, epoch, recorded.n_replicas, options.resume, epochs)
+
+
+def _versions_that_changed(recorded: RecordedTraining, backend: Backend) -> list[str]:
+    """Return those the run was trained with, unless nothing is left to train."""
+    if recorded.position.epoch == recorded.settings.epochs:
+        return []
+    now = versions(describe_work(backend))
+    return [f"{name} {value}" for name, value in recorded.versions.items() if now.get(name) != value]
 
 
 def _how(options: argparse.Namespace, stop: Stop, n_pretraining_epochs: int, n_pretrained: int = 0) -> dict[str, Any]:

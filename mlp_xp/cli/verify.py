@@ -12,7 +12,7 @@ from mlp_xp.cli.options import load_recorded
 from mlp_xp.cli.progress import note, progress, say
 from mlp_xp.errors import Disagreement
 from mlp_xp.lock import refuse_busy
-from mlp_xp.recorded import suggesting_resume
+from mlp_xp.recorded import known_source, suggesting_resume
 from mlp_xp.verification import RecordedRun, verify
 
 
@@ -52,8 +52,8 @@ def run(options: argparse.Namespace) -> int:
         backend = open_backend(recorded.backend, options.device or recorded.device)
     else:
         backend = open_backend(options.backend or "numpy", options.device)
-    remedy = "verify it there, with mlp_xp.verification.verify"
-    data = load_recorded(recorded.folder, recorded.source, options.data, remedy)
+    source = known_source(recorded.folder, recorded.source, "verify it there, with mlp_xp.verification.verify")
+    data = load_recorded(source, options.data)
     begin, steps = recorded.begin(first), 0
     try:
         epochs = verify(recorded, data, backend, first=first, last=last)
