@@ -82,7 +82,7 @@ def suggesting_resume(folder: Path) -> Iterator[None]:
         yield
     except RunError as error:
         raise_passing(error)
-        if not (folder / RUN).exists() or not _is_described(folder):
+        if not _is_described(folder):
             raise
         raise RunError(f"{error}; if it was interrupted, go on with: {resume_command(folder)}") from error
 

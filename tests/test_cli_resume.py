@@ -298,6 +298,17 @@ def test_other_versions_are_a_remark(run: Path, capsys: pytest.CaptureFixture[st
     assert "the run was with" not in capsys.readouterr().err, "what was done last counts"
 
 
+def test_other_versions_are_a_remark_only_where_they_train(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--resume", str(run)]) == 0
+    description = json.loads((run / "run.json").read_text())
+    description["resumed"][-1]["versions"]["mlp_xp"] = "0.0.1"
+    (run / "run.json").write_text(json.dumps(description))
+    for more, said in (([], False), (["--epochs", "5"], True)):
+        capsys.readouterr()
+        assert main(["train", "--resume", str(run), *more]) == 0
+        assert ("mlp-xp: the run was with mlp_xp 0.0.1; from here on" in capsys.readouterr().err) == said
+
+
 def test_without_a_checkpoint_no_resume_is_advised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = "--hidden= --loss squared_error --batch-size 200 --learning-rate 0.26 --epochs 3 --checkpoint-every 0"
     arguments = ["train", *options.split(), "--out", str(tmp_path)]

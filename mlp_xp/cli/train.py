@@ -24,7 +24,7 @@ from mlp_xp.cli.options import (
 from mlp_xp.cli.progress import note, note_at_once, pretraining, progress, say
 from mlp_xp.datasets import Split
 from mlp_xp.description import NEWEST, describe_work, versions
-from mlp_xp.divergence import LARGEST_GROWTH
+from mlp_xp.divergence import LARGEST_GROWTH, is_growth
 from mlp_xp.errors import MLPXPError, RunError, SettingsError, TrainingDiverged, TrainingInterrupted
 from mlp_xp.replica_runs import record_replicas
 from mlp_xp.replicas import ReplicatedEpoch, train_replicas
@@ -195,6 +195,8 @@ def _go_on(options: argparse.Namespace, stop: Stop) -> _Work:
     try:
         for remark in recorded.remarks:
             note(f"{remark}; an earlier checkpoint is taken")
+        epoch, step, pretrained = recorded.position
+        n_epochs = recorded.settings_for(options.epochs).epochs
         native = recorded.settings.arithmetic == "native"
         if options.backend is None:
             backend = open_backend(recorded.backend, options.device or recorded.device)
@@ -205,11 +207,11 @@ def _go_on(options: argparse.Namespace, stop: Stop) -> _Work:
                 f"the run was on {recorded.backend}; from here on the last bits are those of {backend.name}: only "
                 "exact arithmetic has the same on all"
             )
-        elif native and (changed := _versions_that_changed(recorded, backend)):
-            note(f"the run was with {', '.join(changed)}; from here on the last bits may be others")
+        elif native and epoch < n_epochs:
+            now = versions(describe_work(backend))
+            if changed := [f"{name} {value}" for name, value in recorded.versions.items() if now.get(name) != value]:
+                note(f"the run was with {', '.join(changed)}; from here on the last bits may be others")
         data = load_recorded(recorded.known_source(), options.data if "data" in options.given else None)
-        epoch, step, pretrained = recorded.position
-        n_epochs = recorded.settings_for(options.epochs).epochs
         n_pretraining = recorded.settings.n_pretraining_epochs
         if pretrained:
             where = f"goes on after {pretrained} of {n_pretraining} epochs of pre-training"
@@ -223,14 +225,6 @@ def _go_on(options: argparse.Namespace, stop: Stop) -> _Work:
         recorded.release()
         raise
     return _Work(data, backend, n_epochs, epoch, recorded.n_replicas, options.resume, epochs)
-
-
-def _versions_that_changed(recorded: RecordedTraining, backend: Backend) -> list[str]:
-    """Return those the run was trained with, unless nothing is left to train."""
-    if recorded.position.epoch == recorded.settings.epochs:
-        return []
-    now = versions(describe_work(backend))
-    return [f"{name} {value}" for name, value in recorded.versions.items() if now.get(name) != value]
 
 
 def _how(options: argparse.Namespace, stop: Stop, n_pretraining_epochs: int, n_pretrained: int = 0) -> dict[str, Any]:
@@ -272,6 +266,6 @@ def _growth(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not value > 1.0:
+    if not is_growth(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number > 1 such as 1000, or inf")
     return value
